@@ -1,0 +1,46 @@
+# `make` alone lists what there is.
+PYTHON ?= python3
+EXTRAS ?= dev
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+comma  := ,
+STAMP  := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test lint format ui clean lock
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv from the lock (EXTRAS=dev,gpu for CUDA; also joblib, ray, submitit, tfds, postgres)
+
+# The stamp is written when the environment is whole.
+$(STAMP): requirements.lock pyproject.toml
+	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(EXTRAS)"
+	@touch $@
+
+sweep: $(STAMP)  ## the twelve variants on the embedded default (ARGS="data=image_folder data.path=DIR" for others)
+	$(BIN)/python -m src.run -m $(ARGS)
+
+test: $(STAMP)  ## the tests (ARGS="-k name" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## format check, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ui: $(STAMP)  ## the MLflow UI on what was recorded
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db $(ARGS)
+
+lock: $(STAMP)  ## resolve requirements.lock anew
+	bash scripts/lock.sh $(BIN)/uv
+
+clean:  ## delete the environment, the caches and everything recorded in mlruns/
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	find mlruns -mindepth 1 ! -name README.md -delete

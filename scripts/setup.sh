@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Builds the environment from the lock. A failed or interrupted install leaves no environment behind.
+set -euo pipefail
+python=${1:?usage: setup.sh PYTHON VENV EXTRAS} venv=$2 extras=$3
+
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || {
+    echo "setup: PYTHON=$python is $("$python" --version 2>&1 | head -n 1); takes Python 3.11 to 3.13, e.g. make setup PYTHON=python3.12" >&2
+    exit 2
+}
+
+rm -rf "$venv"
+trap 'rm -rf "$venv"' EXIT
+echo "setup: making $venv from requirements.lock (about 3 GB, a minute or two)"
+"$python" -m venv "$venv"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$(grep -oE '^uv==[^ ]+' requirements.lock)"
+flags=()
+for extra in ${extras//,/ }; do flags+=(--extra "$extra"); done
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --verify-hashes --compile-bytecode \
+    --requirements pyproject.toml "${flags[@]}" --constraint requirements.lock
+trap - EXIT

@@ -1,0 +1,1 @@
+"""Hydra: every compression of an image classifier, measured as the file that would ship."""

@@ -1,0 +1,337 @@
+"""The schema of every setting: types, ranges and what each means.
+
+Nothing here, nor anything that it imports while it checks a config, imports TensorFlow: a wrong value is
+answered before the seconds that TensorFlow takes to load.
+"""
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as schema
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class UserError(Exception):
+    """Something the user gave can't be used: one line that names it, what it got and what it takes. Exit code 2."""
+
+
+# --- Sections --------------------------------------------------------------------------------------------------
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@schema(frozen=True, config=STRICT)
+class Preprocess:
+    """From uint8 images to what the model takes: `(image * rescale - mean) / std`, per channel."""
+
+    rescale: Positive = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Positive, ...] = (1.0,)
+
+
+@schema(frozen=True, config=STRICT)
+class Digits:
+    """The 1,797 handwritten digits (8 x 8, 10 classes) that scikit-learn ships."""
+
+    image_size: Annotated[int, Field(ge=4, le=1024)] = 8
+    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    test: Annotated[float, Field(gt=0, lt=0.5)] = 0.25
+
+
+@schema(frozen=True, config=STRICT)
+class ImageFolder:
+    """A folder per class, or `train/`, `test/` and optionally `validation/` of such folders."""
+
+    path: Annotated[str, Field(min_length=1)]
+    image_size: Annotated[int, Field(ge=4, le=1024)] = 32
+    channels: Literal[1, 3] = 3
+    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+
+
+@schema(frozen=True, config=STRICT)
+class Architecture:
+    """A model that this project builds: its preprocessing; size and classes come from the data."""
+
+    preprocess: Preprocess = Preprocess()
+
+
+@schema(frozen=True, config=STRICT)
+class Train:
+    """Training of the dense baseline with Adam; the weights of the best validation accuracy are kept."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    jit_compile: bool = True
+
+
+@schema(frozen=True, config=STRICT)
+class Augment:
+    """Random changes to each training image, in every stage that trains: mirrored, moved by up to this share."""
+
+    flip: bool = False
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
+@schema(frozen=True, config=STRICT)
+class Layers:
+    """Which layers a pruning policy takes."""
+
+    types: tuple[str, ...]
+    pattern: str = ".*"
+    min_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    spare_first_convolution: bool = True
+    spare_classifier: bool = True
+
+
+@schema(frozen=True, config=STRICT)
+class MagnitudePruning:
+    """A TFMOT schedule over the steps of a fine-tuning, on the layers that the policy takes."""
+
+    schedule: Literal["polynomial", "constant"]
+    initial_sparsity: Share
+    final_sparsity: Share
+    begin: Annotated[float, Field(ge=0, le=1)]
+    end: Annotated[float, Field(ge=0, le=1)]
+    frequency: Count
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    layers: Layers
+    jit_compile: bool = True
+
+    def __post_init__(self) -> None:
+        if self.end < self.begin:
+            raise ValueError(f"end={self.end} lies before begin={self.begin}; takes a number from begin to 1")
+
+
+@schema(frozen=True, config=STRICT)
+class Quantization:
+    """Post-training quantization by the TFLite converter."""
+
+    representative_images: Count = 200
+
+
+@schema(frozen=True, config=STRICT)
+class Benchmark:
+    """How latency is measured: batch 1, all variants of a sweep in random interleaved rounds in one process."""
+
+    threads: Count = 1
+    instances: Annotated[int, Field(ge=1, le=100)] = 5
+    rounds: Annotated[int, Field(ge=2)] = 20
+    warmup: Annotated[int, Field(ge=0)] = 5
+    seconds: Positive = 60.0
+
+
+@schema(frozen=True, config=STRICT)
+class Compare:
+    """What the comparison calls equal."""
+
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+@schema(frozen=True, config=STRICT)
+class Tracking:
+    """Where results are kept."""
+
+    uri: Annotated[str, Field(min_length=1)]
+    experiment: Annotated[str, Field(min_length=1)]
+
+
+@schema(frozen=True, config=STRICT)
+class Sweep:
+    """Set by the sweeper for its jobs: the parent run, and the stage after which the job stops (null: the variant)."""
+
+    run_id: str | None = None
+    stage: str | None = None
+
+
+# --- Steps: a function and its settings, chosen by one config file ---------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """One option of a group: the function that its `_target_` names and the checked settings for it."""
+
+    name: str
+    target: str
+    settings: Any
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        return _function(self.target)
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides what the step does, as plain data: part of a stage's key."""
+        return {"target": self.target, "settings": plain(self.settings)}
+
+
+@dataclass(frozen=True)
+class Config:
+    """One variant, checked: what `python -m src.run` without `-m` does."""
+
+    seed: int
+    data: Step
+    model: Step
+    augment: Augment
+    train: Step
+    transforms: tuple[Step, ...]
+    quant: Step
+    benchmark: Benchmark
+    compare: Compare
+    tracking: Tracking
+    sweep: Sweep
+
+
+# --- From a composed config to a checked one -------------------------------------------------------------------
+
+STEPS = ("data", "model", "train", "quant")
+SECTIONS = {
+    "augment": Augment,
+    "benchmark": Benchmark,
+    "compare": Compare,
+    "tracking": Tracking,
+    "sweep": Sweep,
+}
+
+
+def load(composed: Mapping[str, Any], choices: Mapping[str, str]) -> Config:
+    """Checks what Hydra composed.
+
+    `choices` names the option of each group, as in `hydra.runtime.choices`. Every group in `transforms` is a step
+    from checkpoint to checkpoint, done in that order between training and conversion; the option `none` does nothing.
+
+    Raises `UserError` for the first value that is not of the type or in the range that its key takes.
+    """
+    raw = dict(composed)
+    transforms = check(tuple[str, ...], raw.get("transforms"), "transforms")
+    for group in (*STEPS, *transforms):
+        if group not in raw:
+            raise UserError(f"{group}: no such config group; every step of the pipeline needs one in conf/")
+    steps = {group: _step(group, raw[group], choices.get(group, "custom")) for group in (*STEPS, *transforms)}
+    return Config(
+        seed=check(Annotated[int, Field(ge=0, lt=2**32)], raw.get("seed"), "seed"),
+        transforms=tuple(steps.pop(group) for group in transforms if steps[group].name != "none"),
+        **{group: steps[group] for group in STEPS},
+        **{name: check(section, raw.get(name), name) for name, section in SECTIONS.items()},
+    )
+
+
+def check(expected: Any, value: Any, key: str) -> Any:
+    """`value` as `expected` (a type or a schema of this module); `key` names it in the error.
+
+    Raises `UserError` in one line: the key, what it got, what it takes.
+    """
+    adapter = TypeAdapter(expected)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise UserError(_one_line(error, adapter.json_schema(), key)) from None
+
+
+def plain(value: Any) -> Any:
+    """Checked settings as JSON-able data: dataclasses as dicts, tuples as lists."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal for equal data, whatever order it was written in."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _step(group: str, raw: Any, name: str) -> Step:
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("_target_"), str):
+        raise UserError(f"{group}: got {raw!r}, takes an option with a _target_ that names a function")
+    settings = {key: value for key, value in raw.items() if key != "_target_"}
+    target = raw["_target_"]
+    expected = _settings_type(target, group)
+    return Step(name, target, check(expected, settings, group))
+
+
+def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _settings_type(target: str, group: str) -> Any:
+    try:
+        expected = inspect.signature(_function(target)).parameters["config"].annotation
+    except (ImportError, AttributeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{group}._target_={target}: takes the dotted path of a function with a `config` parameter ({error})"
+        ) from None
+    if not is_dataclass(expected):
+        raise UserError(f"{group}._target_={target}: the function's `config` parameter takes a dataclass as annotation")
+    return expected
+
+
+def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> str:
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    name = ".".join([key, *location])
+    match first["type"]:
+        case "unexpected_keyword_argument":
+            takes = ", ".join(_fields(schema, location[:-1]))
+            return f"{name}: no such key; {'.'.join([key, *location[:-1]])} takes {takes}"
+        case "missing" | "missing_argument":
+            return f"{name}: needs a value; takes {_takes(schema, location)}"
+        case "value_error":
+            return f"{name}: {first['ctx']['error']}"
+        case _:
+            got = first["input"]
+            shown = got if isinstance(got, str) else json.dumps(got, default=str)
+            return f"{name}={shown}: takes {_takes(schema, location)}"
+
+
+def _node(schema: Mapping[str, Any], location: Sequence[str]) -> Mapping[str, Any]:
+    """The part of a JSON schema that describes one key, references followed."""
+    node, definitions = schema, schema.get("$defs", {})
+    for part in (None, *location):
+        if part is not None:
+            node = node["items"] if part.isdigit() and "items" in node else node.get("properties", {}).get(part, {})
+        if "$ref" in node:
+            node = definitions[node["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+def _fields(schema: Mapping[str, Any], location: Sequence[str]) -> list[str]:
+    return list(_node(schema, location).get("properties", {}))
+
+
+def _takes(schema: Mapping[str, Any], location: Sequence[str]) -> str:
+    node = _node(schema, location)
+    if choices := node.get("enum") or ([node["const"]] if "const" in node else None):
+        return "one of " + ", ".join(map(str, choices))
+    if options := node.get("anyOf"):
+        return " or ".join("nothing (null)" if o.get("type") == "null" else _takes(o, ()) for o in options)
+    kinds = {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "string": "text",
+        "array": "a list",
+        "object": "settings: " + ", ".join(node.get("properties", {})),
+    }
+    words = kinds.get(node.get("type", ""), "another value")
+    if node.get("minLength"):
+        words = "text that is not empty"
+    if "minimum" in node:
+        words += f" of at least {node['minimum']:g}"
+    if "exclusiveMinimum" in node:
+        words += f" above {node['exclusiveMinimum']:g}"
+    low = "minimum" in node or "exclusiveMinimum" in node
+    if "maximum" in node:
+        words += f"{' and' if low else ' of'} at most {node['maximum']:g}"
+    if "exclusiveMaximum" in node:
+        words += f"{' and' if low else ''} below {node['exclusiveMaximum']:g}"
+    return words
