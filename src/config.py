@@ -9,7 +9,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as schema
@@ -116,9 +116,19 @@ class MagnitudePruning:
 
 @schema(frozen=True, config=STRICT)
 class Quantization:
-    """Post-training quantization by the TFLite converter."""
+    """Post-training quantization by the TFLite converter. Every scheme takes the same keys, so that one override fits
+    a whole sweep; `UNUSED` are those that make no difference to this one."""
+
+    UNUSED: ClassVar[tuple[str, ...]] = ("representative_images",)
 
     representative_images: Count = 200
+
+
+@schema(frozen=True, config=STRICT)
+class FullInteger(Quantization):
+    """Quantization that calibrates activations on images from the training split."""
+
+    UNUSED: ClassVar[tuple[str, ...]] = ()
 
 
 @schema(frozen=True, config=STRICT)
@@ -173,7 +183,9 @@ class Step:
 
     def describe(self) -> dict[str, Any]:
         """All that decides what the step does, as plain data: part of a stage's key."""
-        return {"target": self.target, "settings": plain(self.settings)}
+        unused = getattr(self.settings, "UNUSED", ())
+        settings = {key: value for key, value in plain(self.settings).items() if key not in unused}
+        return {"target": self.target, "settings": settings}
 
 
 @dataclass(frozen=True)
@@ -326,12 +338,12 @@ def _takes(schema: Mapping[str, Any], location: Sequence[str]) -> str:
     if node.get("minLength"):
         words = "text that is not empty"
     if "minimum" in node:
-        words += f" of at least {node['minimum']:g}"
+        words += f" of at least {node['minimum']}"
     if "exclusiveMinimum" in node:
-        words += f" above {node['exclusiveMinimum']:g}"
+        words += f" above {node['exclusiveMinimum']}"
     low = "minimum" in node or "exclusiveMinimum" in node
     if "maximum" in node:
-        words += f"{' and' if low else ' of'} at most {node['maximum']:g}"
+        words += f"{' and' if low else ' of'} at most {node['maximum']}"
     if "exclusiveMaximum" in node:
-        words += f"{' and' if low else ''} below {node['exclusiveMaximum']:g}"
+        words += f"{' and' if low else ''} below {node['exclusiveMaximum']}"
     return words

@@ -1,0 +1,207 @@
+"""Training: of the dense baseline, and the loop that every other stage that trains goes through as well."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src.config import Augment, Preprocess, Train
+from src.data import Dataset, Split, preprocess
+
+if TYPE_CHECKING:
+    import tf_keras
+
+log = logging.getLogger(__name__)
+SECONDS_BETWEEN_LINES = 5
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every stage of one variant is given: the images, and how they enter a model."""
+
+    dataset: Dataset
+    preprocess: Preprocess
+    augment: Augment
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage that trains leaves beside its checkpoint: final metrics, and one dict of metrics per epoch."""
+
+    metrics: dict[str, float]
+    history: tuple[dict[str, float], ...] = ()
+
+
+def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
+    """Trains the dense baseline from scratch and writes the weights of the best validation accuracy."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(task.seed)
+    model = build()
+    history = optimise(
+        model,
+        task,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        jit_compile=config.jit_compile,
+    )
+    save(model, checkpoint)
+    best = max(history, key=lambda epoch: epoch["validation_accuracy"])
+    return Trained({"validation_accuracy": best["validation_accuracy"], "epoch": best["epoch"]}, history)
+
+
+def optimise(
+    model: "tf_keras.Model",
+    task: Task,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    jit_compile: bool,
+    callbacks: Sequence["tf_keras.callbacks.Callback"] = (),
+    keep_best_from: int = 0,
+) -> tuple[dict[str, float], ...]:
+    """Adam with a cosine decay to 0; leaves `model` with the weights of its best epoch by validation accuracy.
+
+    Only epochs from `keep_best_from` (0-based) on count as best: a pruning schedule has to have ended. Returns the
+    metrics of each epoch. Batches are all of one size, since XLA compiles anew for another: a random remainder of
+    each epoch, less than a batch, sits that epoch out.
+
+    XLA and one seed give the same bytes on one machine. `enable_op_determinism` is neither needed nor possible with
+    it: TensorFlow 2.21 then refuses the gradient of max pooling.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    split = task.dataset.train
+    batch_size = min(batch_size, len(split))
+    steps = len(split) // batch_size
+    model.compile(
+        tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=jit_compile,
+    )
+    shape = task.dataset.shape
+    batches = tf.data.Dataset.from_generator(
+        lambda: _training_batches(task, batch_size, epochs),
+        output_signature=(
+            tf.TensorSpec((batch_size, *shape), tf.float32),
+            tf.TensorSpec((batch_size,), tf.int64),
+        ),
+    ).prefetch(2)
+    validation = _Validation(model, task, batch_size, steps, epochs, jit_compile, keep_best_from)
+    # Validation first among the callbacks that see an epoch's end would measure weights that a mask has yet to zero.
+    model.fit(
+        batches, epochs=epochs, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[*callbacks, validation.hook]
+    )
+    model.set_weights(validation.best)
+    return tuple(validation.history)
+
+
+def save(model: "tf_keras.Model", checkpoint: Path) -> None:
+    """Writes the model without its optimizer, as HDF5: Keras 2 reads it back in every process."""
+    with warnings.catch_warnings():
+        # Keras's own format stamps the time of saving into the file; HDF5 is the same to the byte for the same model.
+        warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
+        model.save(checkpoint, save_format="h5", include_optimizer=False)
+
+
+def restore(checkpoint: Path) -> "tf_keras.Model":
+    """A model of its own from a checkpoint, uncompiled: nothing that is done to it reaches any other."""
+    import tf_keras
+
+    return tf_keras.models.load_model(checkpoint, compile=False)
+
+
+def augmented(images: np.ndarray, how: Augment, rng: np.random.Generator) -> np.ndarray:
+    """uint8 images `[n, height, width, channels]`, each mirrored and moved at random; edges are repeated."""
+    if how.flip:
+        images = np.where(rng.random(len(images))[:, None, None, None] < 0.5, images[:, :, ::-1], images)
+    if how.shift:
+        height, width = images.shape[1:3]
+        y, x = round(how.shift * height), round(how.shift * width)
+        padded = np.pad(images, ((0, 0), (y, y), (x, x), (0, 0)), mode="edge")
+        rows = rng.integers(0, 2 * y + 1, len(images))[:, None] + np.arange(height)
+        columns = rng.integers(0, 2 * x + 1, len(images))[:, None] + np.arange(width)
+        images = padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return images
+
+
+def _training_batches(task: Task, batch_size: int, epochs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    split = task.dataset.train
+    for epoch in range(epochs):
+        rng = np.random.default_rng([task.seed, epoch])
+        order = rng.permutation(len(split))[: len(split) // batch_size * batch_size]
+        for images, labels in split.batches(batch_size, order):
+            yield preprocess(augmented(images, task.augment, rng), task.preprocess), labels
+
+
+class _Validation:
+    """Watches a fit: validation accuracy and a line after each epoch, the best weights kept, progress between."""
+
+    def __init__(
+        self,
+        model: "tf_keras.Model",
+        task: Task,
+        batch_size: int,
+        steps: int,
+        epochs: int,
+        jit_compile: bool,
+        keep_best_from: int,
+    ) -> None:
+        import tensorflow as tf
+        import tf_keras
+
+        self.model, self.task, self.batch_size = model, task, batch_size
+        self.steps, self.epochs, self.keep_best_from = steps, epochs, keep_best_from
+        self.predict = tf.function(lambda images: model(images, training=False), jit_compile=jit_compile)
+        self.history: list[dict[str, float]] = []
+        self.best: list[np.ndarray] = []
+        self.started = self.said = time.monotonic()
+        self.epoch = 0
+        self.hook = tf_keras.callbacks.LambdaCallback(
+            on_epoch_begin=self._begin, on_train_batch_end=self._step, on_epoch_end=self._end
+        )
+
+    def accuracy(self, split: Split) -> float:
+        correct = 0
+        for images, labels in split.batches(self.batch_size):
+            # Padded to a full batch: one shape, one compilation.
+            padded = np.zeros((self.batch_size, *images.shape[1:]), images.dtype)
+            padded[: len(images)] = images
+            scores = self.predict(preprocess(padded, self.task.preprocess)).numpy()[: len(images)]
+            correct += int((scores.argmax(-1) == labels).sum())
+        return correct / len(split)
+
+    def _begin(self, epoch: int, logs: dict[str, float]) -> None:
+        self.epoch = epoch
+
+    def _step(self, step: int, logs: dict[str, float]) -> None:
+        if time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
+            self._say(f"step {step + 1}/{self.steps}  loss {logs['loss']:.3f}", (step + 1) / self.steps)
+
+    def _end(self, epoch: int, logs: dict[str, float]) -> None:
+        accuracy = self.accuracy(self.task.dataset.validation)
+        earlier = [e["validation_accuracy"] for e in self.history[self.keep_best_from :]]
+        if epoch <= self.keep_best_from or accuracy > max(earlier):
+            self.best = self.model.get_weights()
+        self.history.append(
+            {"epoch": epoch, "loss": logs["loss"], "accuracy": logs["accuracy"], "validation_accuracy": accuracy}
+        )
+        last = epoch + 1 == self.epochs
+        if last or time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
+            self._say(f"loss {logs['loss']:.3f}  validation accuracy {accuracy:.1%}", 1)
+
+    def _say(self, what: str, share_of_epoch: float) -> None:
+        self.said = time.monotonic()
+        spent = self.said - self.started
+        left = spent / (self.epoch + share_of_epoch) * (self.epochs - self.epoch - share_of_epoch)
+        log.info("  epoch %d/%d  %s  (%.0f s, %.0f s left)", self.epoch + 1, self.epochs, what, spent, left)
