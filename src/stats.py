@@ -1,0 +1,248 @@
+"""What can be said of a difference: paired tests and intervals of accuracy, intervals of latency ratios, Pareto fronts.
+
+Pure functions on arrays: nothing here knows of files, models or configs. Differences of accuracy are *drops*, baseline
+minus variant, in shares (0.01 is one point): above 0 the variant is worse.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+# scipy.stats takes almost a second to import; ndtri, and stdtrit and bdtr below, are what is needed of it.
+from scipy.special import bdtr, stdtrit  # isort: skip
+
+Call = Literal["better", "equal within the margin", "worse", "undecided"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class PairedDrop:
+    """Two models on the same images: what changed, and the drop in accuracy with its interval and exact p-value."""
+
+    images: int
+    right_to_wrong: int
+    wrong_to_right: int
+    drop: Interval
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers allow to be said; `needs_images` is given where the call is "undecided"."""
+
+    call: Call
+    needs_images: int | None = None
+
+    def __str__(self) -> str:
+        return self.call if self.needs_images is None else f"{self.call}: needs about {self.needs_images:,} images"
+
+
+# --- Accuracy --------------------------------------------------------------------------------------------------
+
+
+def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
+    """Score interval of a proportion (Wilson 1927, JASA 22:209-212)."""
+    z = _z(confidence)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def paired_drop(baseline: np.ndarray, variant: np.ndarray, confidence: float = 0.95) -> PairedDrop:
+    """Drop from `baseline` to `variant`, both bool `[n]`: was image i classified rightly.
+
+    The interval is Newcombe's for paired data, the p-value McNemar's exact one.
+    Raises `ValueError` if the two are not of the same images or there are none.
+    """
+    if baseline.shape != variant.shape or baseline.ndim != 1 or not len(baseline):
+        raise ValueError(f"shapes {baseline.shape} and {variant.shape}: takes two arrays [n] of the same n > 0 images")
+    both = int(np.count_nonzero(baseline & variant))
+    right_to_wrong = int(np.count_nonzero(baseline & ~variant))
+    wrong_to_right = int(np.count_nonzero(~baseline & variant))
+    neither = len(baseline) - both - right_to_wrong - wrong_to_right
+    return PairedDrop(
+        images=len(baseline),
+        right_to_wrong=right_to_wrong,
+        wrong_to_right=wrong_to_right,
+        drop=newcombe_paired(both, right_to_wrong, wrong_to_right, neither, confidence),
+        p_value=mcnemar_exact(right_to_wrong, wrong_to_right),
+    )
+
+
+def newcombe_paired(both: int, first_only: int, second_only: int, neither: int, confidence: float = 0.95) -> Interval:
+    """Difference of two paired proportions, first minus second.
+
+    Method 10 of Newcombe (1998), Statistics in Medicine 17:2635-2650: Wilson intervals of the two proportions, squared
+    and added with the correlation between them, which is corrected for continuity. Unlike the textbook (Wald) interval it
+    keeps its coverage where hardly an image changed.
+    """
+    n = both + first_only + second_only + neither
+    first, second = wilson(both + first_only, n, confidence), wilson(both + second_only, n, confidence)
+    margins = (both + first_only) * (second_only + neither) * (both + second_only) * (first_only + neither)
+    concordance = both * neither - first_only * second_only
+    if concordance > 0:
+        concordance = max(concordance - n / 2, 0)
+    phi = concordance / math.sqrt(margins) if margins else 0.0
+
+    def distance(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+
+    difference = (first_only - second_only) / n
+    return Interval(
+        difference,
+        difference - distance(first.estimate - first.low, second.high - second.estimate),
+        difference + distance(second.estimate - second.low, first.high - first.estimate),
+    )
+
+
+def mcnemar_exact(right_to_wrong: int, wrong_to_right: int) -> float:
+    """Two-sided p-value that as many images go one way as the other (McNemar 1947; exact: binomial with p = 1/2)."""
+    changed = right_to_wrong + wrong_to_right
+    return min(1.0, 2 * float(bdtr(min(right_to_wrong, wrong_to_right), changed, 0.5))) if changed else 1.0
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """p-values corrected for having asked several questions (Holm 1979, Scandinavian Journal of Statistics 6:65-70)."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted
+
+
+def verdict(paired: PairedDrop, margin: float, confidence: float = 0.95, adjusted_p: float | None = None) -> Verdict:
+    """The call on one variant. `margin` is the drop that its user would not mind; `adjusted_p` the Holm-corrected p-value.
+
+    The first rule that holds decides:
+
+    1. the whole interval lies inside (-margin, margin): *equal within the margin*, even where a smaller difference
+       than the margin is certain;
+    2. the interval lies on one side of 0 and the corrected p-value is at most 1 - confidence: *worse* or *better*;
+    3. *undecided*. `needs_images` is how many images would decide it by rule 1 or 2, whichever comes first, were the
+       difference and the share of changed images to stay what they are.
+    """
+    low, high, drop = paired.drop.low, paired.drop.high, paired.drop.estimate
+    adjusted = paired.p_value if adjusted_p is None else adjusted_p
+    alpha = 1 - confidence
+    if -margin < low and high < margin:
+        return Verdict("equal within the margin")
+    if adjusted <= alpha and low > 0:
+        return Verdict("worse")
+    if adjusted <= alpha and high < 0:
+        return Verdict("better")
+    return Verdict("undecided", _images_to_decide(paired, margin, confidence, adjusted))
+
+
+def _images_to_decide(paired: PairedDrop, margin: float, confidence: float, adjusted_p: float) -> int | None:
+    """None where no number would do: no difference at all and a margin of 0."""
+    drop, n = paired.drop.estimate, paired.images
+    needed = []
+    if abs(drop) < margin:
+        half_width = max(paired.drop.high - drop, drop - paired.drop.low)
+        needed.append(n * (half_width / (margin - abs(drop))) ** 2)
+    if drop:
+        changed = (paired.right_to_wrong + paired.wrong_to_right) / n
+        # Holm multiplied this p-value by adjusted / p: the same factor makes the test that much stricter.
+        factor = max(1.0, adjusted_p / paired.p_value)
+        z = _z(1 - (1 - confidence) / factor)
+        needed.append(changed * (z / drop) ** 2)
+    if not needed:
+        return None
+    return _round_up(max(min(needed), n + 1))
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> float:
+    """Share of images that two models put in the same class, right or wrong."""
+    return float(np.mean(first == second))
+
+
+def class_drops(
+    labels: np.ndarray, baseline: np.ndarray, variant: np.ndarray, confidence: float = 0.95
+) -> dict[int, PairedDrop]:
+    """Drop of every class that has images, the largest first. `labels`: int `[n]`; the others: bool `[n]`, rightly classified.
+
+    The intervals hold for all classes at once (Bonferroni): the first entry was picked because it is the largest.
+    """
+    classes = np.unique(labels)
+    each = 1 - (1 - confidence) / max(1, len(classes))
+    drops = {int(c): paired_drop(baseline[labels == c], variant[labels == c], each) for c in classes}
+    return dict(sorted(drops.items(), key=lambda item: -item[1].drop.estimate))
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Mean gap between how sure a model is and how often it is right (ECE).
+
+    `confidence`: `[n]`, the probability of the predicted class; `correct`: bool `[n]`. Equal-width bins, weighted by the
+    images in them (Naeini et al. 2015, AAAI; 15 bins as in Guo et al. 2017, ICML).
+    """
+    if not len(confidence):
+        return math.nan
+    # Bins are (low, high]: a confidence of exactly 1 belongs to the last one.
+    index = np.clip(np.ceil(confidence.astype(float) * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(index, confidence, bins) - np.bincount(index, correct, bins)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+# --- Latency ---------------------------------------------------------------------------------------------------
+
+
+def bootstrap_ratio(log_ratios: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Ratio of two latencies from paired rounds. `log_ratios`: `[instances, rounds]`, log(variant) - log(baseline).
+
+    The estimate is the mean over instances of the median over rounds. Two instances of one file differ for as long as they
+    live, so the interval comes from a hierarchical bootstrap: instances are drawn anew, and rounds within each (Kalibera
+    and Jones 2013, ISMM). With few instances a percentile interval is too short: the percentiles are moved outwards to
+    what Student's t asks for (Hesterberg 2015, The American Statistician 69:371-386, "expanded percentile").
+    """
+    instances, rounds = log_ratios.shape
+    estimate = float(np.median(log_ratios, axis=1).mean())
+    if instances < 2:
+        return Interval(math.exp(estimate), 0.0, math.inf)
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(instances, size=(resamples, instances, 1))
+    columns = rng.integers(rounds, size=(resamples, instances, rounds))
+    means = np.median(log_ratios[rows, columns], axis=2).mean(axis=1)
+    t = stdtrit(instances - 1, 0.5 + confidence / 2)
+    tail = float(ndtr(-math.sqrt(instances / (instances - 1)) * t))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(math.exp(estimate), float(np.exp(low)), float(np.exp(high)))
+
+
+# --- Choice ----------------------------------------------------------------------------------------------------
+
+
+def pareto_front(costs: np.ndarray) -> np.ndarray:
+    """Which rows of `costs` `[n, k]` (less is better in every column) no other row beats: bool `[n]`.
+
+    A row is beaten by one that is nowhere worse and somewhere better; equal rows stay together.
+    """
+    no_worse = (costs[:, None] <= costs[None]).all(axis=2)
+    better = (costs[:, None] < costs[None]).any(axis=2)
+    return ~(no_worse & better).any(axis=0)
+
+
+def _z(confidence: float) -> float:
+    return float(ndtri(0.5 + confidence / 2))
+
+
+def _round_up(number: float) -> int:
+    """To two significant digits: more would promise what an extrapolation can't keep."""
+    step = 10 ** max(0, math.floor(math.log10(number)) - 1)
+    return math.ceil(number / step) * step
