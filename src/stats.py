@@ -90,13 +90,13 @@ def newcombe_paired(both: int, first_only: int, second_only: int, neither: int, 
     """Difference of two paired proportions, first minus second.
 
     Method 10 of Newcombe (1998), Statistics in Medicine 17:2635-2650: Wilson intervals of the two proportions, squared
-    and added with the correlation between them, which is corrected for continuity. Unlike the textbook (Wald) interval it
-    keeps its coverage where hardly an image changed.
+    and added with the correlation between them, which is corrected for continuity. Unlike the textbook (Wald)
+    interval it keeps its coverage where hardly an image changed.
     """
     n = both + first_only + second_only + neither
     first, second = wilson(both + first_only, n, confidence), wilson(both + second_only, n, confidence)
     margins = (both + first_only) * (second_only + neither) * (both + second_only) * (first_only + neither)
-    concordance = both * neither - first_only * second_only
+    concordance: float = both * neither - first_only * second_only
     if concordance > 0:
         concordance = max(concordance - n / 2, 0)
     phi = concordance / math.sqrt(margins) if margins else 0.0
@@ -128,7 +128,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def verdict(paired: PairedDrop, margin: float, confidence: float = 0.95, adjusted_p: float | None = None) -> Verdict:
-    """The call on one variant. `margin` is the drop that its user would not mind; `adjusted_p` the Holm-corrected p-value.
+    """The call on one variant. `margin` is the drop that its user would not mind; `adjusted_p` the Holm-corrected
+    p-value.
 
     The first rule that holds decides:
 
@@ -138,7 +139,7 @@ def verdict(paired: PairedDrop, margin: float, confidence: float = 0.95, adjuste
     3. *undecided*. `needs_images` is how many images would decide it by rule 1 or 2, whichever comes first, were the
        difference and the share of changed images to stay what they are.
     """
-    low, high, drop = paired.drop.low, paired.drop.high, paired.drop.estimate
+    low, high = paired.drop.low, paired.drop.high
     adjusted = paired.p_value if adjusted_p is None else adjusted_p
     alpha = 1 - confidence
     if -margin < low and high < margin:
@@ -176,7 +177,8 @@ def agreement(first: np.ndarray, second: np.ndarray) -> float:
 def class_drops(
     labels: np.ndarray, baseline: np.ndarray, variant: np.ndarray, confidence: float = 0.95
 ) -> dict[int, PairedDrop]:
-    """Drop of every class that has images, the largest first. `labels`: int `[n]`; the others: bool `[n]`, rightly classified.
+    """Drop of every class that has images, the largest first. `labels`: int `[n]`; the others: bool `[n]`, rightly
+    classified.
 
     The intervals hold for all classes at once (Bonferroni): the first entry was picked because it is the largest.
     """
@@ -189,8 +191,8 @@ def class_drops(
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
     """Mean gap between how sure a model is and how often it is right (ECE).
 
-    `confidence`: `[n]`, the probability of the predicted class; `correct`: bool `[n]`. Equal-width bins, weighted by the
-    images in them (Naeini et al. 2015, AAAI; 15 bins as in Guo et al. 2017, ICML).
+    `confidence`: `[n]`, the probability of the predicted class; `correct`: bool `[n]`. Equal-width bins, weighted by
+    the images in them (Naeini et al. 2015, AAAI; 15 bins as in Guo et al. 2017, ICML).
     """
     if not len(confidence):
         return math.nan
@@ -206,10 +208,11 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 def bootstrap_ratio(log_ratios: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
     """Ratio of two latencies from paired rounds. `log_ratios`: `[instances, rounds]`, log(variant) - log(baseline).
 
-    The estimate is the mean over instances of the median over rounds. Two instances of one file differ for as long as they
-    live, so the interval comes from a hierarchical bootstrap: instances are drawn anew, and rounds within each (Kalibera
-    and Jones 2013, ISMM). With few instances a percentile interval is too short: the percentiles are moved outwards to
-    what Student's t asks for (Hesterberg 2015, The American Statistician 69:371-386, "expanded percentile").
+    The estimate is the mean over instances of the median over rounds. Two instances of one file differ for as long as
+    they live, so the interval comes from a hierarchical bootstrap: instances are drawn anew, and rounds within each
+    (Kalibera and Jones 2013, ISMM). With few instances a percentile interval is too short: the percentiles are moved
+    outwards to what Student's t asks for (Hesterberg 2015, The American Statistician 69:371-386, "expanded
+    percentile").
     """
     instances, rounds = log_ratios.shape
     estimate = float(np.median(log_ratios, axis=1).mean())
@@ -235,7 +238,7 @@ def pareto_front(costs: np.ndarray) -> np.ndarray:
     """
     no_worse = (costs[:, None] <= costs[None]).all(axis=2)
     better = (costs[:, None] < costs[None]).any(axis=2)
-    return ~(no_worse & better).any(axis=0)
+    return np.logical_not((no_worse & better).any(axis=0))
 
 
 def _z(confidence: float) -> float:
