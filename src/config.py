@@ -26,6 +26,9 @@ class UserError(Exception):
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[int, Field(ge=4, le=1024)]
+SplitShare = Annotated[float, Field(gt=0, lt=0.5)]
+Resize = Literal["bilinear", "bicubic", "lanczos", "area", "nearest"]
 
 
 @schema(frozen=True, config=STRICT)
@@ -41,20 +44,31 @@ class Preprocess:
 class Digits:
     """The 1,797 handwritten digits (8 x 8, 10 classes) that scikit-learn ships."""
 
-    image_size: Annotated[int, Field(ge=4, le=1024)] = 8
-    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    test: Annotated[float, Field(gt=0, lt=0.5)] = 0.25
+    image_size: ImageSize = 8
+    validation: SplitShare = 0.15
+    test: SplitShare = 0.25
 
 
 @schema(frozen=True, config=STRICT)
 class ImageFolder:
-    """A folder per class, or `train/`, `test/` and optionally `validation/` of such folders."""
+    """A folder per class, or `train/`, `test/` and optionally `validation/` of such folders.
+
+    `classes` gives the folders and their order; null takes all, sorted as text, which is what Keras and torchvision do.
+    `crop` cuts the largest central square out before resizing. Decoded images are held in memory up to `memory_gib`,
+    and kept in the folder `cache` between runs up to `cache_gib`.
+    """
 
     path: Annotated[str, Field(min_length=1)]
-    image_size: Annotated[int, Field(ge=4, le=1024)] = 32
+    classes: tuple[Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)], ...] | None = None
+    image_size: ImageSize = 32
     channels: Literal[1, 3] = 3
-    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    test: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+    resize: Resize = "bilinear"
+    crop: bool = False
+    validation: SplitShare = 0.1
+    test: SplitShare = 0.2
+    memory_gib: Annotated[float, Field(ge=0)] = 1.0
+    cache: Annotated[str, Field(min_length=1)] | None = "mlruns/cache"
+    cache_gib: Annotated[float, Field(ge=0)] = 32.0
 
 
 @schema(frozen=True, config=STRICT)

@@ -3,18 +3,22 @@
 A split is a description that is read in batches, in a fixed order, as often as needed; it may be larger than memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from src.config import Preprocess
+from src.config import Preprocess, UserError, canonical
+
+SPLITS = ("train", "validation", "test")
+EXAMPLES = 3  # names shown in a note
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images in a fixed order.
+    """Labelled images in a fixed order that mixes the classes, so that the first n are a sample of all.
 
     `labels`: int64 `[n]`; `ids`: a name per image; `read(indices)`: uint8 `[len(indices), height, width, channels]`.
     """
@@ -45,7 +49,8 @@ class Split:
 @dataclass(frozen=True)
 class Dataset:
     """Three disjoint splits. `shape` is (height, width, channels) of every image; `fingerprint` a digest of the content
-    and order of all splits; `notes` tell the user what was left out or looked odd, a line each."""
+    and order of all splits; `notes` tell the user what was left out or looked odd, a line each; `rejected` names every
+    file that could not be read, with the reason."""
 
     train: Split
     validation: Split
@@ -54,6 +59,7 @@ class Dataset:
     shape: tuple[int, int, int]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
 
     def splits(self) -> dict[str, Split]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
@@ -61,10 +67,125 @@ class Dataset:
 
 def preprocess(images: np.ndarray, how: Preprocess) -> np.ndarray:
     """uint8 images `[..., channels]` to the float32 that the model takes."""
-    mean, std = np.float32(how.mean), np.float32(how.std)
+    mean, std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
     return (images.astype(np.float32) * np.float32(how.rescale) - mean) / std
 
 
 def in_memory(images: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> Split:
     """A split of uint8 images `[n, height, width, channels]` held as an array."""
     return Split(labels.astype(np.int64), ids, lambda indices: images[indices])
+
+
+def from_arrays(
+    arrays: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]],
+    classes: Sequence[str],
+    notes: Sequence[str] = (),
+) -> Dataset:
+    """A dataset of arrays: for each split uint8 images `[n, height, width, channels]`, labels `[n]` and ids."""
+    splits = {name: in_memory(*arrays[name]) for name in SPLITS}
+    digests = {name: pixel_digests(arrays[name][0]) for name in SPLITS}
+    shape = arrays["train"][0].shape[1:]
+    return Dataset(
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        classes=tuple(classes),
+        shape=shape,
+        fingerprint=fingerprint(splits, digests, classes, {"shape": shape}),
+        notes=(*notes, *oddities(splits, digests, classes)),
+    )
+
+
+def stratified(
+    labels: np.ndarray, classes: Sequence[str], shares: Mapping[str, float], seed: int, key: str
+) -> dict[str, np.ndarray]:
+    """Indices of disjoint splits with the same share of every class: those of `shares`, and `train`, the rest.
+
+    Each has at least one image of every class, and its images are shuffled. `labels`: `[n]`, indices of `classes`.
+    Raises `UserError`, which starts with `key`, for a class with fewer images than there are splits.
+    """
+    generator = np.random.default_rng(seed)
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=len(classes)))[:-1])
+    names = [*shares, "train"]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for name, of_class in zip(classes, members, strict=True):
+        if len(of_class) < len(names):
+            raise UserError(
+                f"{key}: class {name!r} has {len(of_class)} readable image{'s' * (len(of_class) != 1)}; takes at least "
+                f"{len(names)} of each class, one for each of {', '.join(n for n in SPLITS if n in names)}"
+            )
+        counts = [max(1, round(share * len(of_class))) for share in shares.values()]
+        while sum(counts) >= len(of_class):  # rounding up in a tiny class must leave train an image
+            counts[counts.index(max(counts))] -= 1
+        for part, indices in zip(
+            parts.values(), np.split(generator.permutation(of_class), np.cumsum(counts)), strict=True
+        ):
+            part.append(indices)
+    return {name: generator.permutation(np.concatenate(part)) for name, part in parts.items()}
+
+
+def pixel_digests(images: np.ndarray) -> np.ndarray:
+    """The first 16 bytes of each image's SHA-256: uint8 `[n, 16]`."""
+    found = b"".join(hashlib.sha256(np.ascontiguousarray(image)).digest()[:16] for image in images)
+    return np.frombuffer(found, np.uint8).reshape(-1, 16)
+
+
+def fingerprint(
+    splits: Mapping[str, Split],
+    digests: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    settings: Mapping[str, object],
+) -> str:
+    """A hex digest of each image's digest (uint8 `[n, width]`) and label in order, the class names and `settings`."""
+    whole = hashlib.sha256(canonical({"classes": list(classes), **settings}).encode())
+    for name in SPLITS:
+        whole.update(f"\n{name} {len(splits[name])}\n".encode())
+        whole.update(np.ascontiguousarray(digests[name]))
+        whole.update(splits[name].labels.astype("<i8"))
+    return whole.hexdigest()
+
+
+def oddities(splits: Mapping[str, Split], digests: Mapping[str, np.ndarray], classes: Sequence[str]) -> list[str]:
+    """Notes on what makes accuracies mean less than they seem: the same image (by `digests`, uint8 `[n, width]`)
+    in several splits or classes, and classes with few images."""
+    notes = []
+    labels = np.concatenate([splits[name].labels for name in SPLITS])
+    origin = np.repeat(np.arange(len(SPLITS)), [len(splits[name]) for name in SPLITS])
+    every = np.ascontiguousarray(np.concatenate([digests[name] for name in SPLITS]))
+    values, group = np.unique(every.view(f"S{every.shape[1]}").ravel(), return_inverse=True)
+
+    def shown(kinds: np.ndarray) -> tuple[int, str]:
+        """How many distinct images have more than one of `kinds`, and the names of a few."""
+        pairs = np.unique(np.stack([group, kinds]), axis=1)[0]
+        several = np.flatnonzero(np.bincount(pairs, minlength=len(values)) > 1)
+        examples = []
+        for value in several[:EXAMPLES]:
+            rows = np.flatnonzero(group == value)
+            _, first = np.unique(kinds[rows], return_index=True)
+            examples.append(" = ".join(_name(splits, row) for row in rows[first]))
+        return len(several), ", ".join(examples) + ", …" * (len(several) > EXAMPLES)
+
+    count, examples = shown(origin)
+    if count:
+        notes.append(f"{count:,} distinct images are in more than one split: {examples}")
+    count, examples = shown(labels)
+    if count:
+        notes.append(f"{count:,} distinct images are in more than one class: {examples}")
+    counts = np.bincount(labels, minlength=len(classes))
+    few = np.flatnonzero(counts < 0.1 * counts.max())
+    if len(few):
+        largest = int(counts.argmax())
+        rare = ", ".join(f"{classes[i]} {counts[i]:,}" for i in few[:EXAMPLES]) + ", …" * (len(few) > EXAMPLES)
+        notes.append(
+            f"{len(few):,} of {len(classes):,} classes have less than a tenth of the images of the largest "
+            f"({classes[largest]} {counts[largest]:,}): {rare}"
+        )
+    return notes
+
+
+def _name(splits: Mapping[str, Split], row: int) -> str:
+    for name in SPLITS:
+        if row < len(splits[name]):
+            return f"{splits[name].ids[row]} ({name})"
+        row -= len(splits[name])
+    raise IndexError(row)

@@ -1,0 +1,427 @@
+"""The pixels of many image files: what each file holds, found out once, and its pixels from memory, from a file that
+is kept between runs, or decoded anew. Knows nothing of classes and splits.
+
+In the cache folder, `<key>.npz` is a manifest (for each path its size and times, digests, format, reason if unreadable)
+and `<content>.u8` the decoded rows one after another. Every row is compared with its digest when a process first reads
+it, so that a damaged or half-written file costs decoding and never a wrong pixel.
+"""
+
+import errno
+import fcntl
+import functools
+import hashlib
+import logging
+import math
+import operator
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.config import UserError
+from src.data.decode import MAX_BYTES, UnreadableError
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 5
+# A file that was written this shortly before it was looked at may be written again within one tick of its clock.
+SETTLED_NS = 2_000_000_000
+ABANDONED_SECONDS = 24 * 3600
+
+Reader = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files below `root`; `stats`: int64 `[n, 3]`, size in bytes, mtime and ctime in ns; `scanned_ns`: when."""
+
+    root: str
+    paths: Sequence[str]
+    stats: np.ndarray
+    scanned_ns: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What each file holds. `digests`: SHA-256 of its bytes, uint8 `[n, 32]`; `pixels`: the first 16 bytes of the
+    SHA-256 of its decoded pixels, uint8 `[n, 16]`; `formats`; `reasons`: why it is unreadable, or empty."""
+
+    digests: np.ndarray
+    pixels: np.ndarray
+    formats: list[str]
+    reasons: list[str]
+
+
+def read_files(
+    files: Files,
+    decode: Callable[[bytes], tuple[np.ndarray, str]],
+    shape: tuple[int, int, int],
+    identity: str,
+    memory_bytes: int,
+    cache: Path | None,
+    cache_bytes: int,
+) -> tuple[Contents, Reader, list[str]]:
+    """What the files hold; a reader of rows (indices of files, `[b]`, to uint8 `[b, *shape]`); and notes.
+
+    `decode` gives an image of `shape` and its format or raises `UnreadableError`; `identity` names all that its result
+    depends on besides the bytes.
+    """
+    size = len(files) * math.prod(shape)
+    if cache is None:
+        return *_without_cache(files, decode, shape, size <= memory_bytes, None), []
+    notes = []
+    key = hashlib.sha256(f"{os.path.realpath(files.root)}\0{identity}".encode(errors="surrogateescape")).hexdigest()
+    manifest = cache / f"{key[:32]}.npz"
+    with _locked(cache / f"{key[:32]}.lock"):
+        known = _read_manifest(manifest)
+        if size <= cache_bytes:
+            try:
+                contents, data = _with_rows(files, decode, shape, known, cache, cache_bytes)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+                notes.append(f"no room for {size / 2**30:.1f} GiB of decoded images in {cache}: they are decoded anew")
+            else:
+                _write_manifest(manifest, files, contents)
+                reader = _kept(files, decode, shape, contents, data)
+                if size <= memory_bytes:
+                    array = reader(np.arange(len(files)))
+                    return contents, lambda rows: array[rows], notes
+                return contents, reader, notes
+        contents, reader = _without_cache(files, decode, shape, size <= memory_bytes, known)
+        _write_manifest(manifest, files, contents)
+        return contents, reader, notes
+
+
+# --- Finding out what files hold -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A manifest that was read: the files as they were then."""
+
+    files: Files
+    contents: Contents
+
+    def rows(self, files: Files) -> np.ndarray:
+        """For each file its row in this manifest, or -1 if it is new or may have changed: int64 `[n]`."""
+        where = {path: row for row, path in enumerate(self.files.paths)}
+        rows = np.array([where.get(path, -1) for path in files.paths], np.int64)
+        same = (self.files.stats[rows] == files.stats).all(axis=1)
+        same &= files.stats[:, 1:].max(axis=1) < self.files.scanned_ns - SETTLED_NS
+        return np.where(same, rows, -1)
+
+
+def _without_cache(
+    files: Files, decode: Callable, shape: tuple[int, int, int], in_memory: bool, known: _Known | None
+) -> tuple[Contents, Reader]:
+    if in_memory:
+        array = np.zeros((len(files), *shape), np.uint8)
+        return _examine(files, decode, None, None, array.__setitem__), lambda rows: array[rows]
+    contents = _examine(files, decode, known, None, None)
+    return contents, _decoding(files, decode, shape, contents)
+
+
+def _with_rows(
+    files: Files, decode: Callable, shape: tuple[int, int, int], known: _Known | None, cache: Path, cache_bytes: int
+) -> tuple[Contents, Path]:
+    """Contents, and the path of a file with a row for each; made of the rows of an earlier one where there is one."""
+    row_bytes = math.prod(shape)
+    size = len(files) * row_bytes
+    earlier = None
+    if known is not None:
+        earlier = _data_path(cache, known.contents, shape)
+        if not earlier.exists() or earlier.stat().st_size != len(known.files) * row_bytes:
+            earlier = None
+        elif np.array_equal(known.rows(files), np.arange(len(known.files))):
+            os.utime(earlier)  # what was used last makes room last
+            return known.contents, earlier
+    _make_room(cache, size, cache_bytes)
+    descriptor, temporary = _temporary(cache)
+    try:
+        os.ftruncate(descriptor, size)
+        rows = None
+        if known is not None and earlier is not None:
+            rows = _kept(known.files, decode, shape, known.contents, earlier, mend=False)
+
+        def write(row: int, image: np.ndarray) -> None:
+            os.pwrite(descriptor, np.ascontiguousarray(image).data, row * row_bytes)
+
+        contents = _examine(files, decode, known, rows, write)
+        path = _data_path(cache, contents, shape)
+        os.replace(temporary, path)
+    finally:
+        os.close(descriptor)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+    return contents, path
+
+
+def _examine(
+    files: Files,
+    decode: Callable,
+    known: _Known | None,
+    earlier: Reader | None,
+    write: Callable[[int, np.ndarray], None] | None,
+) -> Contents:
+    """Reads, digests and decodes every file, and gives its pixels to `write`; spares itself the files that are known
+    where nobody wants their pixels or `earlier` (a reader of rows of `known`) has them."""
+    found = Contents(
+        np.zeros((len(files), 32), np.uint8), np.zeros((len(files), 16), np.uint8), [""] * len(files), [""] * len(files)
+    )
+    rows = known.rows(files) if known is not None else np.full(len(files), -1)
+
+    def spared(row: int) -> bool:
+        was = rows[row]
+        if was < 0 or known is None:
+            return False
+        reason = known.contents.reasons[was]
+        if write is not None and not reason:
+            if earlier is None:
+                return False
+            try:
+                write(row, earlier(rows[row : row + 1])[0])
+            except UserError:  # its row is damaged and the file is another one
+                return False
+        found.digests[row], found.pixels[row] = known.contents.digests[was], known.contents.pixels[was]
+        found.formats[row], found.reasons[row] = known.contents.formats[was], reason
+        return True
+
+    def examine(row: int) -> None:
+        if spared(row):
+            return
+        try:
+            data = _bytes(files, row)
+            found.digests[row] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+            image, found.formats[row] = decode(data)
+        except UnreadableError as error:
+            found.reasons[row] = str(error)
+            return
+        found.pixels[row] = _digest(image)
+        if write is not None:
+            write(row, image)
+
+    _each(examine, len(files), "images read")
+    return found
+
+
+def _bytes(files: Files, row: int) -> bytes:
+    if files.stats[row, 0] > MAX_BYTES:
+        raise UnreadableError(f"a file of {files.stats[row, 0] / 2**30:.1f} GiB, takes at most {MAX_BYTES / 2**30:.0f}")
+    try:
+        with open(os.path.join(files.root, files.paths[row]), "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from None
+
+
+def _digest(image: np.ndarray) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(np.ascontiguousarray(image)).digest()[:16], np.uint8)
+
+
+# --- Readers ---------------------------------------------------------------------------------------------------
+
+
+def _decoding(files: Files, decode: Callable, shape: tuple[int, int, int], contents: Contents) -> Reader:
+    """Decodes files again each time. Raises `UserError` for a file that changed since it was examined."""
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        images = np.empty((len(rows), *shape), np.uint8)
+
+        def one(i: int) -> None:
+            path = os.path.join(files.root, files.paths[rows[i]])
+            try:
+                data = _bytes(files, rows[i])
+                if hashlib.sha256(data).digest() != contents.digests[rows[i]].tobytes():
+                    raise UnreadableError("its bytes are others")
+                images[i] = decode(data)[0]
+            except UnreadableError as error:
+                raise UserError(f"{path}: changed since this run began to use it ({error})") from None
+
+        _each(one, len(rows))
+        return images
+
+    return read
+
+
+def _kept(
+    files: Files, decode: Callable, shape: tuple[int, int, int], contents: Contents, data: Path, mend: bool = True
+) -> Reader:
+    """Reads rows of a data file; one that does not match its digest is decoded anew and, with `mend`, written back."""
+    # Read rather than mapped: mapped pages count as this process's memory until the kernel wants them back.
+    descriptor = _Descriptor(data, os.O_RDWR if mend else os.O_RDONLY)
+    row_bytes = math.prod(shape)
+    checked = np.zeros(len(files), bool)
+    again = _decoding(files, decode, shape, contents)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        images = np.zeros((len(rows), *shape), np.uint8)
+
+        def one(i: int) -> None:
+            row = int(rows[i])
+            if contents.reasons[row]:
+                return
+            count = os.preadv(descriptor.number, [images[i].data], row * row_bytes)
+            if checked[row] or (count == row_bytes and np.array_equal(_digest(images[i]), contents.pixels[row])):
+                checked[row] = True
+                return
+            damaged.append(i)
+
+        damaged: list[int] = []
+        _each(one, len(rows))
+        if damaged:
+            log.warning("%s: %d damaged rows, decoded anew", data, len(damaged))
+            images[damaged] = again(rows[damaged])
+            for i in damaged if mend else ():
+                os.pwrite(descriptor.number, images[i].data, int(rows[i]) * row_bytes)
+        return images
+
+    return read
+
+
+class _Descriptor:
+    """An open file that closes when the last reader of it is gone."""
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self.number = os.open(path, flags)
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, OSError):
+            os.close(self.number)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_threads(), "images")
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _each(work: Callable[[int], None], count: int, progress: str = "") -> None:
+    """`work(i)` for every i below `count`, in as many threads as there are processors. Raises what the first raises."""
+    left, stopped = iter(range(count)), False  # `next` on a range is atomic: threads take from it what is next
+
+    def worker() -> None:
+        for i in left:
+            if stopped:
+                return
+            work(i)
+
+    began = time.monotonic()
+    futures = [_pool().submit(worker) for _ in range(min(_threads(), count))]
+    try:
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, PROGRESS_SECONDS if progress else None, FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            if waiting and progress:
+                so_far = count - operator.length_hint(left)
+                speed = so_far / (time.monotonic() - began)
+                log.info("%s of %s %s, %s a second", f"{so_far:,}", f"{count:,}", progress, f"{speed:,.0f}")
+    finally:
+        stopped = True
+        wait(futures)
+
+
+# --- The cache folder ------------------------------------------------------------------------------------------
+
+
+def _data_path(cache: Path, contents: Contents, shape: tuple[int, int, int]) -> Path:
+    return cache / f"{hashlib.sha256(str(shape).encode() + contents.pixels.tobytes()).hexdigest()[:32]}.u8"
+
+
+def _make_room(cache: Path, size: int, limit: int) -> None:
+    """Deletes what builds that were killed left behind, and the data files used longest ago until `size` bytes more
+    stay within `limit`. A process that still reads one keeps it until it ends. Raises `OSError` for a full disk."""
+    for path in cache.glob("*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.unlink()
+    kept = []
+    for path in cache.glob("*.u8"):
+        with suppress(FileNotFoundError):
+            kept.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = size + sum(bytes_ for _, bytes_, _ in kept)
+    for _, bytes_, path in sorted(kept):
+        if total <= limit:
+            break
+        path.unlink(missing_ok=True)
+        total -= bytes_
+    if shutil.disk_usage(cache).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cache))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time: a second one that wants the same images waits, and finds them."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise UserError(
+            f"data.cache={path.parent}: {error.strerror}; takes a folder that can be written, or null"
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process is reading the same images; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a network file system without locks: two builds at once cost time, nothing else
+            pass
+        yield
+
+
+def _temporary(cache: Path) -> tuple[int, Path]:
+    """A new file, open, that others may read: a cache can be shared, which `tempfile` does not let it be."""
+    path = cache / f"{secrets.token_hex(8)}.tmp"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), path
+
+
+def _write_manifest(path: Path, files: Files, contents: Contents) -> None:
+    def joined(texts: Sequence[str]) -> np.ndarray:
+        return np.frombuffer("\0".join(texts).encode(errors="surrogateescape"), np.uint8)
+
+    descriptor, temporary = _temporary(path.parent)
+    with os.fdopen(descriptor, "wb") as file:
+        np.savez(
+            file,
+            paths=joined(files.paths),
+            stats=files.stats,
+            scanned_ns=np.int64(files.scanned_ns),
+            digests=contents.digests,
+            pixels=contents.pixels,
+            formats=joined(contents.formats),
+            reasons=joined(contents.reasons),
+        )
+    os.replace(temporary, path)
+
+
+def _read_manifest(path: Path) -> _Known | None:
+    def split(joined: np.ndarray) -> list[str]:
+        return joined.tobytes().decode(errors="surrogateescape").split("\0")
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            files = Files("", split(stored["paths"]), stored["stats"], int(stored["scanned_ns"]))
+            contents = Contents(stored["digests"], stored["pixels"], split(stored["formats"]), split(stored["reasons"]))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # damaged: zip, zlib and NumPy each have errors of their own
+        log.warning("%s: not readable (%s), made anew", path, error)
+        return None
+    columns = (files.paths, files.stats, contents.digests, contents.pixels, contents.formats, contents.reasons)
+    return _Known(files, contents) if len({len(column) for column in columns}) == 1 else None

@@ -1,0 +1,156 @@
+"""From the bytes of one image file, of whatever kind, to uint8 pixels of one size. Knows Pillow, and no folders."""
+
+import io
+import threading
+import warnings
+from contextlib import nullcontext
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+RULES = 1  # part of every cache key: raise it when the same bytes come out as other pixels
+
+# Pixel formats with a signature. EPS is left out because Pillow runs Ghostscript on it, TGA because anything can look
+# like one.
+FORMATS = (
+    "JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "PCX", "QOI", "SGI", "PSD",
+)  # fmt: skip
+MAX_PIXELS = 89_478_485  # what Pillow calls a decompression bomb: 256 MiB as RGB
+MAX_BYTES = 1 << 30
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "area": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+}
+ORIENTATION = 0x0112  # the EXIF tag
+TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# However many threads decode, only one of them holds an image of more than this.
+_LARGE_PIXELS = 1 << 24
+_large = threading.Lock()
+
+# `decode` refuses at the size at which Pillow would warn.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class UnreadableError(Exception):
+    """Not an image that can be used; the message is the reason, in a few words."""
+
+
+def decode(data: bytes, size: int, channels: int, resize: str, crop: bool) -> tuple[np.ndarray, str]:
+    """The pixels of an image file, uint8 `[size, size, channels]`, and the name of its format.
+
+    - Alpha and transparent colours are composited on white.
+    - 16-bit channels are divided by 256. 32-bit integers must fit in 16 bits; floats have no agreed range: refused.
+    - CMYK, palettes and others become RGB, or luma (ITU-R 601) for one channel; colour profiles are ignored.
+    - The EXIF orientation is applied. Animated files give their first frame.
+    - A JPEG at least four times too large is decoded at half, a quarter or an eighth of its size (DCT scaling) where
+      that leaves at least twice what is asked for, except for `nearest` and `area`.
+
+    Raises `UnreadableError` for anything else.
+    """
+    if not data:
+        raise UnreadableError("empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            pixels = image.width * image.height
+            if pixels > MAX_PIXELS:
+                raise UnreadableError(f"{image.width} x {image.height} pixels, takes at most {MAX_PIXELS:,} in all")
+            kind = image.format or ""
+            with _large if pixels > _LARGE_PIXELS else nullcontext():
+                return _square(image, size, channels, resize, crop), kind
+    except UnreadableError:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableError(_unknown(data)) from None
+    except Image.DecompressionBombError:
+        raise UnreadableError(f"too many pixels, takes at most {MAX_PIXELS:,}") from None
+    except MemoryError:
+        raise UnreadableError("needs more memory than there is") from None
+    except Exception as error:  # a broken file makes Pillow's plugins raise SyntaxError, struct.error, IndexError, …
+        reason = " ".join(str(error).split())
+        raise UnreadableError(f"{reason or type(error).__name__}"[:120]) from None
+
+
+def opens(path: str) -> bool:
+    """Whether the header is that of an image; the pixels are not looked at."""
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # as in `decode`
+        return False
+
+
+def resize(images: np.ndarray, size: int, method: str) -> np.ndarray:
+    """uint8 `[n, height, width, channels]` to `[n, size, size, channels]`."""
+    made = np.empty((len(images), size, size, images.shape[3]), np.uint8)
+    for image, out in zip(images, made, strict=True):
+        if images.shape[3] == 1:
+            out[..., 0] = np.asarray(_resized(Image.fromarray(image[..., 0]), size, method, crop=False))
+        else:
+            out[:] = np.asarray(_resized(Image.fromarray(image), size, method, crop=False))
+    return made
+
+
+def _square(image: Image.Image, size: int, channels: int, resize: str, crop: bool) -> np.ndarray:
+    if image.format == "JPEG" and resize not in ("nearest", "area"):
+        image.draft(None, (2 * size, 2 * size))
+    image.load()
+    orientation = _orientation(image)
+    plain = _resized(_plain(image, channels), size, resize, crop)
+    if orientation in TRANSPOSE:
+        plain = plain.transpose(TRANSPOSE[orientation])
+    pixels = np.asarray(plain if channels == 1 else plain.convert("RGB"))
+    return pixels[..., None] if channels == 1 else pixels
+
+
+def _plain(image: Image.Image, channels: int) -> Image.Image:
+    """8-bit gray or RGB; gray may remain where RGB is asked for, which makes resizing cheaper."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise UnreadableError("32-bit pixels beyond 16 bits, save it with 8 or 16 bits")
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise UnreadableError("floating-point pixels, save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    gray = channels == 1 or image.mode in ("1", "L")
+    return image.convert("L" if gray else "RGB")
+
+
+def _resized(image: Image.Image, size: int, method: str, crop: bool) -> Image.Image:
+    box = None
+    if crop:
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        box = (left, top, left + side, top + side)
+    elif image.size == (size, size):
+        return image
+    # Shrinks by whole factors first, down to three times the size: not distinguishable, and fast for large images.
+    gap = None if method in ("nearest", "area") else 3.0
+    return image.resize((size, size), FILTERS[method], box=box, reducing_gap=gap)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # broken metadata does not spoil the pixels
+        return 1
+
+
+def _unknown(data: bytes) -> str:
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
+        return "HEIC, which Pillow does not read: save it as JPEG"
+    return "not an image in a known format"
