@@ -1,0 +1,260 @@
+"""From a `.tflite` file to its prediction for every image of a split, in batches on all cores.
+
+The predictions are those of the shipped file image by image with one thread; how they are come by is only faster.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from src import stats
+from src.audit import gives_probabilities
+from src.config import Preprocess, UserError
+from src.data import Split
+from src.data import preprocess as to_float
+
+# Pixels read ahead at a time: enough that Python's part per chunk is nothing, little enough to lie in a cache.
+CHUNK_BYTES = 4 << 20
+PROGRESS_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row per image, in the order of the split.
+
+    `labels`: int64 `[n]`; `predicted`: int32 `[n]`, the first of equally probable classes; `confidence` and
+    `true_confidence`: float32 `[n]`, the probability given to the predicted and to the true class.
+    """
+
+    labels: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    true_confidence: np.ndarray
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """bool `[n]`."""
+        return self.predicted == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.mean())
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes that have images of the share of each that is classified rightly."""
+        images = np.bincount(self.labels)
+        right = np.bincount(self.labels, self.correct)
+        return float((right[images > 0] / images[images > 0]).mean())
+
+    @property
+    def ece(self) -> float:
+        return stats.expected_calibration_error(self.confidence, self.correct)
+
+    def save(self, path: Path) -> None:
+        """As `.npz`. The same predictions give the same bytes: numpy stamps every member with 1980-01-01."""
+        with path.open("wb") as file:
+            np.savez(
+                file,
+                labels=self.labels,
+                predicted=self.predicted,
+                confidence=self.confidence,
+                true_confidence=self.true_confidence,
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        with np.load(path) as arrays:
+            return cls(**{name: arrays[name] for name in arrays.files})
+
+
+def predict(
+    artifact: Path,
+    split: Split,
+    preprocess: Preprocess,
+    threads: int,
+    batch_size: int = 32,
+    progress: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Runs `artifact` on every image of `split`.
+
+    The next images are read and brought to the input's dtype in a thread while this one invokes; memory holds a few
+    megabytes of images and the result, whatever the size of the split. `progress` is told how many images were done
+    since it was last called.
+
+    What the artifact gives counts as probabilities where its last operator is a softmax; anything else is taken for
+    logits and a softmax is applied. A quantized softmax gives steps of 1/256.
+
+    Operators that quantize their input as they go could choose one scale for a whole batch, and a fixed shape inside
+    the graph may refuse any other batch: the first images are therefore run one by one as well, and if they differ in
+    one bit (or can't be batched) all are run one by one.
+
+    Raises `UserError` if the artifact can't be loaded, or takes or gives something else than images and classes.
+    """
+    model = _Model(artifact, threads)
+    encode = model.encoder(preprocess)
+    n = len(split)
+    size = model.batch(encode(split.read(np.arange(min(n, 2)))), min(batch_size, n)) if n else 1
+
+    predicted = np.empty(n, np.int32)
+    confidence, true_confidence = np.empty(n, np.float32), np.empty(n, np.float32)
+    done, shown = 0, time.monotonic()
+    for start, images in _chunks(split, encode, size):
+        outputs = np.empty((len(images), model.classes), model.output_dtype)
+        for i in range(0, len(images), size):
+            outputs[i : i + size] = model.run(images[i : i + size])
+            done += len(images[i : i + size])
+            if progress and time.monotonic() - shown > PROGRESS_SECONDS:
+                progress(done)
+                done, shown = 0, time.monotonic()
+        rows = slice(start, start + len(images))
+        probabilities = model.probabilities(outputs)
+        # On what the file gives: a softmax in float could make a tie of two logits that differ.
+        predicted[rows] = outputs.argmax(axis=1)
+        each = np.arange(len(images))
+        confidence[rows] = probabilities[each, predicted[rows]]
+        true_confidence[rows] = probabilities[each, _checked(split.labels[rows], model)]
+    if progress and done:
+        progress(done)
+    return Predictions(split.labels.astype(np.int64), predicted, confidence, true_confidence)
+
+
+def _chunks(
+    split: Split, encode: Callable[[np.ndarray], np.ndarray], batch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Encoded images and where they start, read one chunk ahead. Chunks are whole batches, except for the last, and
+    double from one batch to `CHUNK_BYTES`, so that neither a slow first read nor many small ones keep a core waiting.
+    """
+    with ThreadPoolExecutor(1) as reader:
+
+        def read(start: int, length: int) -> tuple[np.ndarray, int]:
+            images = split.read(np.arange(start, min(start + length, len(split))))
+            return encode(images), images.nbytes // len(images)
+
+        length, start = batch_size, 0
+        ahead = reader.submit(read, start, length) if len(split) else None
+        while ahead is not None:
+            images, bytes_per_image = ahead.result()
+            following = start + len(images)
+            if 2 * length * bytes_per_image <= CHUNK_BYTES:
+                length *= 2
+            ahead = reader.submit(read, following, length) if following < len(split) else None
+            yield start, images
+            start = following
+
+
+def _checked(labels: np.ndarray, model: "_Model") -> np.ndarray:
+    if labels.max() >= model.classes:
+        raise UserError(f"{model.path}: gives {model.classes} classes, but an image is of class {labels.max()}")
+    return labels
+
+
+class _Model:
+    """An interpreter, and what its input and output mean."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.path = path
+        try:
+            self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self.interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{path}: can't be loaded: {' '.join(str(error).split())}") from error
+        inputs, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        if len(inputs) != 1 or len(inputs[0]["shape"]) != 4 or len(outputs) != 1 or len(outputs[0]["shape"]) != 2:
+            shapes = [[d["shape"].tolist() for d in details] for details in (inputs, outputs)]
+            raise UserError(f"{path}: inputs {shapes[0]}, outputs {shapes[1]}; takes one of images and one of classes")
+        self.input, self.output = inputs[0], outputs[0]
+        self.shape = tuple(int(n) for n in self.input["shape"][1:])
+        self.classes = int(self.output["shape"][1])
+        self.output_dtype = self.output["dtype"]
+        self.softmax = not gives_probabilities(path)
+
+    def encoder(self, how: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+        """From uint8 images to what the input takes. A pixel has 256 values: for integers a table is exact."""
+        dtype = self.input["dtype"]
+        if dtype == np.float32:
+            return _float_encoder(how, self.shape)
+        pixels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], self.shape[2], axis=1)
+        scale, zero_point = self.input["quantization"]
+        bounds = np.iinfo(dtype)
+        quantized = np.rint(to_float(pixels, how) / np.float32(scale)) + zero_point if scale else to_float(pixels, how)
+        table = np.clip(quantized, bounds.min, bounds.max).astype(dtype)
+        return _table_encoder(table)
+
+    def batch(self, images: np.ndarray, batch_size: int) -> int:
+        """The batch size to run with: `batch_size`, or 1 if rows of a batch would not be what images alone give."""
+        if batch_size == 1:
+            return 1
+        alone = np.concatenate([self.run(image[None]) for image in images])
+        try:
+            filled = np.resize(images, (batch_size, *images.shape[1:]))
+            together = self.run(filled)
+        except (ValueError, RuntimeError):
+            return 1
+        same = together.shape == (batch_size, self.classes) and np.array_equal(together[: len(alone)], alone)
+        return batch_size if same else 1
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        if len(images) != self.input["shape"][0]:
+            self.interpreter.resize_tensor_input(self.input["index"], images.shape)
+            self.interpreter.allocate_tensors()
+            self.input["shape"] = np.array(images.shape)
+        self.interpreter.set_tensor(self.input["index"], images)
+        self.interpreter.invoke()
+        return self.interpreter.get_tensor(self.output["index"])
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """float32 `[n, classes]` of what the artifact gave."""
+        scale, zero_point = self.output["quantization"]
+        values = outputs.astype(np.float32)
+        if scale:
+            values = (values - np.float32(zero_point)) * np.float32(scale)
+        if not self.softmax:
+            return values
+        exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _float_encoder(how: Preprocess, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    """The arithmetic of `src.data.preprocess`, in place; mean and std laid out over an image, which numpy takes four
+    times as fast as three channels at a time."""
+    mean, std = (
+        np.broadcast_to(np.asarray(per_channel, np.float32), shape).reshape(-1) for per_channel in (how.mean, how.std)
+    )
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        flat = images.reshape(len(images), -1).astype(np.float32)
+        flat *= np.float32(how.rescale)
+        if mean.any():
+            flat -= mean
+        if (std != 1).any():
+            flat /= std
+        return flat.reshape(images.shape)
+
+    return encode
+
+
+def _table_encoder(table: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """`table`: `[256, channels]`, one or more bytes a value."""
+    first = table[:, 0].copy()
+    if (table == first[:, None]).all() and first.itemsize == 1:
+        shift = first.view(np.uint8) - np.arange(256, dtype=np.uint8)
+        if (shift == shift[0]).all():  # the usual case, 1/255 and zero point -128: an addition
+            return lambda images: (images + shift[0]).view(first.dtype)
+        as_bytes = first.tobytes()
+        return lambda images: np.frombuffer(images.tobytes().translate(as_bytes), first.dtype).reshape(images.shape)
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        encoded: Any = np.empty(images.shape, table.dtype)
+        for channel in range(table.shape[1]):
+            encoded[..., channel] = table[:, channel][images[..., channel]]
+        return encoded
+
+    return encode
