@@ -72,6 +72,49 @@ class ImageFolder:
 
 
 @schema(frozen=True, config=STRICT)
+class Npz:
+    """Arrays in an `.npz` file: `x_train`, `y_train`, `x_test`, `y_test` (and `x_val`, `y_val`), or `x`, `y`.
+
+    `image_size` null leaves the images as they are.
+    """
+
+    path: Annotated[str, Field(min_length=1)]
+    image_size: ImageSize | None = None
+    resize: Resize = "bilinear"
+    validation: SplitShare = 0.1
+    test: SplitShare = 0.2
+
+
+@schema(frozen=True, config=STRICT)
+class KerasBuiltin:
+    """A data set that Keras loads. `image_size` null leaves the images as they are."""
+
+    name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+    image_size: ImageSize | None = None
+    resize: Resize = "bilinear"
+    validation: SplitShare = 0.1
+
+
+@schema(frozen=True, config=STRICT)
+class Tfds:
+    """A data set of TensorFlow Datasets, from the folder `dir` or TFDS's own; `train` and `test` name its splits.
+
+    Decoded images beyond `memory_gib` are held in a temporary file instead of memory.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    dir: Annotated[str, Field(min_length=1)] | None = None
+    train: Annotated[str, Field(min_length=1)] = "train"
+    test: Annotated[str, Field(min_length=1)] | None = "test"
+    download: bool = False
+    image_size: ImageSize = 32
+    resize: Resize = "bilinear"
+    validation: SplitShare = 0.1
+    test_share: SplitShare = 0.2
+    memory_gib: Annotated[float, Field(ge=0)] = 1.0
+
+
+@schema(frozen=True, config=STRICT)
 class Architecture:
     """A model that this project builds: its preprocessing; size and classes come from the data."""
 
@@ -174,9 +217,10 @@ class Tracking:
 
 @schema(frozen=True, config=STRICT)
 class Sweep:
-    """Set by the sweeper for its jobs: the parent run, and the stage after which the job stops (null: the variant)."""
+    """Set by the sweeper for each of its jobs: the parent run, the variant's name, and the group of the stage to do."""
 
     run_id: str | None = None
+    variant: str | None = None
     stage: str | None = None
 
 
@@ -187,6 +231,7 @@ class Sweep:
 class Step:
     """One option of a group: the function that its `_target_` names and the checked settings for it."""
 
+    group: str
     name: str
     target: str
     settings: Any
@@ -217,6 +262,7 @@ class Config:
     compare: Compare
     tracking: Tracking
     sweep: Sweep
+    text: str
 
 
 # --- From a composed config to a checked one -------------------------------------------------------------------
@@ -231,10 +277,10 @@ SECTIONS = {
 }
 
 
-def load(composed: Mapping[str, Any], choices: Mapping[str, str]) -> Config:
+def load(composed: Mapping[str, Any], choices: Mapping[str, str], text: str = "") -> Config:
     """Checks what Hydra composed.
 
-    `choices` names the option of each group, as in `hydra.runtime.choices`. Every group in `transforms` is a step
+    `choices` names the option of each group, as in `hydra.runtime.choices`; `text` is the whole as YAML. Every group in `transforms` is a step
     from checkpoint to checkpoint, done in that order between training and conversion; the option `none` does nothing.
 
     Raises `UserError` for the first value that is not of the type or in the range that its key takes.
@@ -247,7 +293,8 @@ def load(composed: Mapping[str, Any], choices: Mapping[str, str]) -> Config:
     steps = {group: _step(group, raw[group], choices.get(group, "custom")) for group in (*STEPS, *transforms)}
     return Config(
         seed=check(Annotated[int, Field(ge=0, lt=2**32)], raw.get("seed"), "seed"),
-        transforms=tuple(steps.pop(group) for group in transforms if steps[group].name != "none"),
+        transforms=tuple(steps[group] for group in transforms),
+        text=text,
         **{group: steps[group] for group in STEPS},
         **{name: check(section, raw.get(name), name) for name, section in SECTIONS.items()},
     )
@@ -281,7 +328,7 @@ def _step(group: str, raw: Any, name: str) -> Step:
     settings = {key: value for key, value in raw.items() if key != "_target_"}
     target = raw["_target_"]
     expected = _settings_type(target, group)
-    return Step(name, target, check(expected, settings, group))
+    return Step(group, name, target, check(expected, settings, group))
 
 
 def _function(target: str) -> Callable[..., Any]:

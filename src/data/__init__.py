@@ -77,22 +77,47 @@ def in_memory(images: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> Spl
 
 
 def from_arrays(
-    arrays: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]],
+    given: Mapping[str, tuple[np.ndarray, np.ndarray]],
     classes: Sequence[str],
+    shares: Mapping[str, float],
+    seed: int,
+    key: str,
     notes: Sequence[str] = (),
 ) -> Dataset:
-    """A dataset of arrays: for each split uint8 images `[n, height, width, channels]`, labels `[n]` and ids."""
-    splits = {name: in_memory(*arrays[name]) for name in SPLITS}
-    digests = {name: pixel_digests(arrays[name][0]) for name in SPLITS}
-    shape = arrays["train"][0].shape[1:]
+    """A dataset of uint8 images `[n, height, width, channels]` and labels `[n]`, held as they are: `train` and the
+    splits that there are; the others are drawn from `train` by `shares`.
+
+    A split that is given is put in the order of its images' SHA-256. Raises `UserError`, which starts with `key`, for
+    a class that a split lacks.
+    """
+    digests = {name: pixel_digests(images) for name, (images, _) in given.items()}
+    source = dict.fromkeys(SPLITS, "train") | {name: name for name in given}
+    rows = {name: np.argsort(digests[name].view("S16").ravel(), kind="stable") for name in given}
+    labels = given["train"][1]
+    if drawn := {name: share for name, share in shares.items() if name not in given}:
+        parts = stratified(labels[rows["train"]], classes, drawn, seed, key)
+        rows |= {name: rows["train"][indices] for name, indices in parts.items()}
+    for name in given:
+        missing = np.flatnonzero(np.bincount(given[name][1], minlength=len(classes)) == 0)
+        if len(missing):
+            raise UserError(f"{key}: no image of class {classes[missing[0]]!r} in {name}; takes at least one in each split")
+
+    def split(name: str) -> Split:
+        (images, labels), chosen = given[source[name]], rows[name]
+        ids = [f"{source[name]}[{row}]" for row in chosen]
+        return Split(labels[chosen].astype(np.int64), ids, lambda indices: images[chosen[indices]])
+
+    splits = {name: split(name) for name in SPLITS}
+    found = {name: digests[source[name]][rows[name]] for name in SPLITS}
+    shape = given["train"][0].shape[1:]
     return Dataset(
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
         classes=tuple(classes),
         shape=shape,
-        fingerprint=fingerprint(splits, digests, classes, {"shape": shape}),
-        notes=(*notes, *oddities(splits, digests, classes)),
+        fingerprint=fingerprint(splits, found, classes, {"shape": shape}),
+        notes=(*notes, *oddities(splits, found, classes)),
     )
 
 

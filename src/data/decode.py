@@ -92,13 +92,13 @@ def opens(path: str) -> bool:
 
 
 def resize(images: np.ndarray, size: int, method: str) -> np.ndarray:
-    """uint8 `[n, height, width, channels]` to `[n, size, size, channels]`."""
+    """uint8 `[n, height, width, channels]`, any number of channels, to `[n, size, size, channels]`."""
+    if images.shape[1:3] == (size, size):
+        return images
     made = np.empty((len(images), size, size, images.shape[3]), np.uint8)
     for image, out in zip(images, made, strict=True):
-        if images.shape[3] == 1:
-            out[..., 0] = np.asarray(_resized(Image.fromarray(image[..., 0]), size, method, crop=False))
-        else:
-            out[:] = np.asarray(_resized(Image.fromarray(image), size, method, crop=False))
+        for channel in range(images.shape[3]):
+            out[..., channel] = _resized(Image.fromarray(image[..., channel]), size, method, crop=False)
     return made
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from src.config import Digits
-from src.data import Dataset, from_arrays, stratified
+from src.data import Dataset, from_arrays
+from src.data.decode import resize
 
 
 def load(config: Digits, seed: int) -> Dataset:
@@ -13,13 +14,10 @@ def load(config: Digits, seed: int) -> Dataset:
     bunch = load_digits()
     # Sixteen is the most ink that a cell can hold.
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    if config.image_size != images.shape[1]:
-        from src.data.decode import resize
-
-        images = resize(images, config.image_size, "bilinear")
-    classes = [str(name) for name in bunch.target_names]
-    labels = bunch.target.astype(np.int64)
-    parts = stratified(labels, classes, {"validation": config.validation, "test": config.test}, seed, "data=digits")
     return from_arrays(
-        {name: (images[rows], labels[rows], [f"digits/{row}" for row in rows]) for name, rows in parts.items()}, classes
+        {"train": (resize(images, config.image_size, "bilinear"), bunch.target)},
+        [str(name) for name in bunch.target_names],
+        {"validation": config.validation, "test": config.test},
+        seed,
+        "data=digits",
     )

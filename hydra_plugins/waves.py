@@ -1,0 +1,26 @@
+"""Registers the sweeper: Hydra instantiates only plugins whose class lives in `hydra_plugins`."""
+
+from dataclasses import dataclass, field
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+
+
+class WaveSweeper(BasicSweeper):
+    """Hydra's basic sweeper, but for launching: each distinct stage once, in waves, and a closing comparison."""
+
+    def sweep(self, arguments: list[str]) -> str:
+        from src.run import multirun
+
+        return multirun(self, arguments)
+
+
+@dataclass
+class WavesConf:
+    _target_: str = "hydra_plugins.waves.WaveSweeper"
+    max_batch_size: int | None = None
+    # What a bare `-m` runs: the twelve variants.
+    params: dict[str, str] | None = field(default_factory=lambda: {"prune": "none,p1,p2", "quant": "none,drq,fiq,f16"})
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="waves", node=WavesConf, provider="hydra-compression")

@@ -1,0 +1,52 @@
+"""TensorFlow as the stages need it: imported when first needed, quietly, with a thread per core of the machine."""
+
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+
+def prepare() -> None:
+    """Imports TensorFlow. To be called before the first stage of a process; does nothing the second time."""
+    if "tensorflow" in sys.modules:
+        return
+    log.info("loading TensorFlow")
+    with quiet():
+        import tensorflow as tf
+
+        # As many as the machine has, not as this process may use: how many threads share a sum decides its last bits,
+        # and a worker that is given half of the cores is to leave the same bytes as one that is given all.
+        tf.config.threading.set_intra_op_parallelism_threads(os.cpu_count() or 1)
+        tf.config.threading.set_inter_op_parallelism_threads(os.cpu_count() or 1)
+        tf.config.list_logical_devices()
+    tf.get_logger().setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Sends what C++ code writes to standard output and error, past Python, to the log at DEBUG level."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        try:
+            os.dup2(caught.fileno(), 1)
+            os.dup2(caught.fileno(), 2)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for fd, original in enumerate(kept, start=1):
+                os.dup2(original, fd)
+                os.close(original)
+            caught.seek(0)
+            if text := caught.read().decode(errors="replace").strip():
+                log.debug("%s", text)

@@ -1,0 +1,118 @@
+"""What runs in a child process of the benchmark: loading and invoking artifacts, any of which may crash it.
+
+Run by its path, so that the process holds numpy and LiteRT and nothing else: one JSON request on stdin, one JSON answer
+on the file descriptor that the request names.
+"""
+
+import json
+import mmap
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+
+def load(path: str, threads: int) -> Interpreter:
+    """An interpreter with random input, ready to invoke."""
+    interpreter = Interpreter(model_path=path, num_threads=threads)
+    interpreter.allocate_tensors()
+    rng = np.random.default_rng(0)
+    for details in interpreter.get_input_details():
+        shape, dtype = details["shape"], details["dtype"]
+        if np.issubdtype(dtype, np.floating):
+            values = rng.random(shape).astype(dtype)
+        elif np.issubdtype(dtype, np.integer):
+            low, high = max(np.iinfo(dtype).min, -128), min(np.iinfo(dtype).max, 255)
+            values = rng.integers(low, high, shape, dtype, endpoint=True)
+        else:
+            values = np.zeros(shape, dtype)
+        interpreter.set_tensor(details["index"], values)
+    return interpreter
+
+
+def time_ns(interpreter: Interpreter) -> int:
+    start = time.perf_counter_ns()
+    interpreter.invoke()
+    return time.perf_counter_ns() - start
+
+
+def probe(path: str, threads: int, seconds: float) -> dict[str, Any]:
+    """One artifact in a process of its own: how long it takes to be ready, and about how long it takes from then on."""
+    before = memory_bytes("VmRSS")
+    start = time.perf_counter_ns()
+    interpreter = load(path, threads)
+    load_ns = time.perf_counter_ns() - start
+    first_ns = time_ns(interpreter)
+    peak = memory_bytes("VmHWM")
+    rest = [time_ns(interpreter)]
+    while len(rest) < 20 and sum(rest) < seconds * 1e9:
+        rest.append(time_ns(interpreter))
+    return {
+        "load_ms": load_ns / 1e6,
+        "first_ms": first_ns / 1e6,
+        "latency_ms": float(np.median(rest)) / 1e6,
+        "peak_memory_bytes": peak - before if peak else None,
+        # The wrapper tells the delegate only through the list of nodes, which has one more than the file.
+        "delegate": "XNNPACK" if any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details()) else None,
+    }
+
+
+def rounds(
+    models: dict[str, str], threads: int, warmup: int, rounds: int, invokes: dict[str, int], seed: int, at: str
+) -> dict[str, Any]:
+    """One fresh instance of each of `models`; in each round every one of them, in random order: one invoke that brings its
+    weights back into the caches, then `invokes[name]` timed ones. The file `at` says which one was being run.
+    """
+    names = list(models)
+    rng = np.random.default_rng(seed)
+    with open(at, "r+b") as file, mmap.mmap(file.fileno(), 0) as current:
+        start = time.perf_counter()
+        interpreters = {}
+        for i in shuffled(rng, names):
+            current[0] = i
+            interpreters[names[i]] = load(models[names[i]], threads)
+            for _ in range(1 + warmup):
+                interpreters[names[i]].invoke()
+        loaded = time.perf_counter()
+        times: dict[str, list[list[int]]] = {name: [] for name in names}
+        for _ in range(rounds):
+            for i in shuffled(rng, names):
+                current[0] = i
+                interpreter = interpreters[names[i]]
+                interpreter.invoke()
+                times[names[i]].append([time_ns(interpreter) for _ in range(invokes[names[i]])])
+    done = time.perf_counter()
+    return {"times_ns": times, "load_s": loaded - start, "rounds_s": done - loaded, "load_average": os.getloadavg()[0]}
+
+
+def shuffled(rng: np.random.Generator, names: list[str]) -> Iterator[int]:
+    return map(int, rng.permutation(len(names)))
+
+
+def memory_bytes(field: str) -> int:
+    """A field of /proc/self/status, 0 where there is none. Unlike getrusage's, its peak starts anew with the program."""
+    try:
+        with open("/proc/self/status") as status:
+            return next((int(line.split()[1]) * 1024 for line in status if line.startswith(field + ":")), 0)
+    except OSError:
+        return 0
+
+
+def main() -> None:
+    request = json.load(sys.stdin)
+    # LiteRT may print: the answer has a pipe of its own.
+    with os.fdopen(request.pop("answer_to"), "w") as answer:
+        action = {"probe": probe, "rounds": rounds}[request.pop("action")]
+        try:
+            result = action(**request)
+        except (ValueError, RuntimeError, OSError) as error:
+            result = {"error": " ".join(str(error).split()) or type(error).__name__}
+        json.dump(result, answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Arrays in a NumPy `.npz` file, named as Keras names them: `x_train`, `y_train`, `x_test`, `y_test`."""
+
+import os
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+from src.config import Npz, UserError
+from src.data import Dataset, from_arrays
+from src.data.decode import resize
+
+TAKES = "takes an .npz file with x_train, y_train, x_test, y_test (and x_val, y_val), or with x, y"
+SECTIONS = {"train": "train", "validation": "val", "test": "test"}
+
+
+def load(config: Npz, seed: int) -> Dataset:
+    """Images `[n, height, width]` or `[n, height, width, channels]`, whole numbers in 0..255 or floats; labels as numbers
+    or text, `[n]` or `[n, 1]`, or one-hot `[n, classes]`.
+
+    Floats are taken as 0..1 if none is above 1, else as 0..255, and rounded to uint8. Raises `UserError` for anything
+    else, and never unpickles.
+    """
+    key = f"data.path={config.path}"
+    arrays = _arrays(os.path.expanduser(config.path), key)
+    given, notes = _images(arrays, key)
+    labels, classes = _labels({name: arrays[f"y{suffix}"] for name, suffix in _suffixes(arrays, key).items()}, key)
+    for name, images in given.items():
+        if len(images) != len(labels[name]):
+            raise UserError(f"{key}: {len(images):,} images and {len(labels[name]):,} labels in {name}; takes as many of each")
+    if config.image_size is not None:
+        given = {name: resize(images, config.image_size, config.resize) for name, images in given.items()}
+    return from_arrays(
+        {name: (images, labels[name]) for name, images in given.items()},
+        classes,
+        {"validation": config.validation, "test": config.test},
+        seed,
+        key,
+        notes,
+    )
+
+
+def _arrays(path: str, key: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise UserError(f"{key}: a single array; {TAKES}")
+            return {name: stored[name] for name in stored.files if name[:1] in "xy"}
+    except FileNotFoundError:
+        raise UserError(f"{key}: no such file; {TAKES}") from None
+    except IsADirectoryError:
+        raise UserError(f"{key}: is a folder; {TAKES}") from None
+    except MemoryError:
+        raise UserError(f"{key}: does not fit in memory; data=image_folder reads any number of images") from None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{key}: {' '.join(str(error).split())[:120]}; {TAKES}") from None
+
+
+def _suffixes(arrays: Mapping[str, np.ndarray], key: str) -> dict[str, str]:
+    """For each split that there is the end of its arrays' names."""
+    if {"x", "y"} <= arrays.keys():
+        return {"train": ""}
+    found = {name: f"_{short}" for name, short in SECTIONS.items() if {f"x_{short}", f"y_{short}"} & arrays.keys()}
+    missing = [f"{part}_{short}" for short in ("train", "test") for part in "xy" if f"{part}_{short}" not in arrays]
+    missing += [f"{part}{suffix}" for suffix in found.values() for part in "xy" if f"{part}{suffix}" not in arrays]
+    if missing:
+        raise UserError(f"{key}: no array {missing[0]} among {', '.join(sorted(arrays)) or 'none'}; {TAKES}")
+    return found
+
+
+def _images(arrays: Mapping[str, np.ndarray], key: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """uint8 images `[n, height, width, channels]` of each split, and notes. One rule for the values of all splits."""
+    found = {name: arrays[f"x{suffix}"] for name, suffix in _suffixes(arrays, key).items()}
+    for name, images in found.items():
+        where = f"{key}: images of {name} have shape {list(images.shape)}"
+        if images.ndim not in (3, 4) or 0 in images.shape:
+            raise UserError(f"{where}; takes [n, height, width] or [n, height, width, channels]")
+        if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] > 4:
+            raise UserError(f"{where}, channels first; takes channels last, [n, height, width, channels]")
+        if images.ndim == 3:
+            found[name] = images[..., None]
+        if found[name].shape[1:] != found["train"].shape[1:]:
+            raise UserError(f"{where}, of train {list(found['train'].shape)}; takes images of one shape")
+    kinds = {images.dtype.kind for images in found.values()}
+    if not kinds <= set("uif"):
+        odd = next(str(images.dtype) for images in found.values() if images.dtype.kind not in "uif")
+        raise UserError(f"{key}: images are {odd}; takes uint8, or floats in 0..1 or 0..255")
+    low = min(float(images.min()) for images in found.values())
+    high = max(float(images.max()) for images in found.values())
+    if not (low >= 0 and high <= 255):  # NaN compares as neither
+        raise UserError(f"{key}: values of images lie in {low:g}..{high:g}; takes uint8, or floats in 0..1 or 0..255")
+    if kinds <= set("ui"):
+        return {name: images.astype(np.uint8, copy=False) for name, images in found.items()}, []
+    scale = 255 if high <= 1 else 1
+    notes = [f"floats in {low:g}..{high:g} were taken as 0..{255 // scale} and rounded to uint8"]
+    return {name: np.rint(images * scale).astype(np.uint8) for name, images in found.items()}, notes
+
+
+def _labels(found: Mapping[str, np.ndarray], key: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Labels as indices of the class names, int64 `[n]` for each split; the names are the values, sorted."""
+    flat = {}
+    for name, labels in found.items():
+        takes = "takes whole numbers or text [n], [n, 1], or one-hot [n, classes]"
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            if labels.dtype.kind not in "buif" or not ((labels == 0) | (labels == 1)).all() or (labels.sum(1) != 1).any():
+                raise UserError(f"{key}: labels of {name} have shape {list(labels.shape)} and are not one-hot; {takes}")
+            labels = labels.argmax(1)
+        labels = labels.reshape(-1) if labels.ndim == 2 else labels
+        if labels.ndim != 1 or labels.dtype.kind not in "buifU":
+            raise UserError(f"{key}: labels of {name} are {labels.dtype} {list(labels.shape)}; {takes}")
+        if labels.dtype.kind == "f":
+            if not (labels == np.rint(labels)).all():
+                raise UserError(f"{key}: labels of {name} are not whole numbers; {takes}")
+            labels = labels.astype(np.int64)
+        flat[name] = labels
+    values, indices = np.unique(np.concatenate(list(flat.values())), return_inverse=True)
+    if len(values) < 2:
+        raise UserError(f"{key}: one class only ({', '.join(map(str, values))}); takes at least two")
+    parts = np.split(indices.astype(np.int64), np.cumsum([len(labels) for labels in flat.values()])[:-1])
+    return dict(zip(flat, parts, strict=True)), [str(value) for value in values]

@@ -1,0 +1,204 @@
+"""`python -m src.run`: one variant beside its dense baseline, or with `-m` a sweep of them.
+
+Validate → plan → stages in waves → latency → comparison. Only this module and `hydra_plugins` know Hydra.
+"""
+
+import datetime
+import difflib
+import os
+import re
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src import stages, sweep
+from src.config import Config, UserError, load
+from src.tracking import Store, check_writable, reason
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+ERRORS = Path("mlruns/hydra/errors.log")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def task(composed: DictConfig) -> str | None:
+    """What Hydra calls: without `-m` for all there is to do, with `-m` for each job of the sweeper."""
+    config = _checked(composed, HydraConfig.get().runtime.choices)
+    if config.sweep.stage:
+        return _job(config)
+    overrides = HydraConfig.get().overrides
+    launch = sweep.launch_here(_log_file())
+    sweep.run([list(overrides.task)], _composer(overrides.hydra), launch, command=_command())
+    return None
+
+
+def multirun(sweeper: Any, arguments: list[str]) -> str:
+    """What the sweeper does: `arguments` are the overrides of the command line, lists and ranges among them."""
+    loader, config = sweeper.hydra_context.config_loader, sweeper.config
+    grid = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides([*grid, *arguments])
+    (lists,) = sweeper.split_arguments(overrides, None)
+    folder = Path(config.hydra.sweep.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "multirun.yaml")
+    done = 0
+
+    def launch(jobs: Sequence[sweep.Job], parent_run: str) -> list[sweep.Outcome]:
+        nonlocal done
+        batch = [[*job.variant.overrides, *_instructions(job, parent_run)] for job in jobs]
+        returns = sweeper.launcher.launch(batch, initial_job_idx=done)
+        done += len(batch)
+        return [_outcome(returned) for returned in returns]
+
+    return sweep.run(lists, _composer(config.hydra.overrides.hydra), launch, command=_command())
+
+
+def _job(config: Config) -> str:
+    """One stage, in whichever process the launcher put it."""
+    instructions = config.sweep
+    stage = next(s for s in stages.chain(config, stages.dataset(config)) if s.group == instructions.stage)
+    request = stages.Request(stage, config, instructions.variant or "", instructions.run_id, _log_file())
+    return stages.perform(request, Store(config.tracking))
+
+
+def _instructions(job: sweep.Job, parent_run: str) -> list[str]:
+    return [f"sweep.run_id={parent_run}", f"sweep.variant='{job.variant.name}'", f"sweep.stage={job.stage.group}"]
+
+
+def _outcome(returned: JobReturn) -> sweep.Outcome:
+    if returned.status == JobStatus.COMPLETED:
+        return sweep.Outcome(returned.return_value)
+    error = returned._return_value
+    _record(error)
+    return sweep.Outcome(None, reason(error))
+
+
+def _composer(hydra_overrides: Sequence[str]) -> sweep.Compose:
+    loader = GlobalHydra.instance().config_loader()
+
+    def compose(overrides: Sequence[str]) -> Config:
+        composed = loader.load_configuration("config", [*hydra_overrides, *overrides], run_mode=RunMode.RUN)
+        return _checked(composed, composed.hydra.runtime.choices)
+
+    return compose
+
+
+def _checked(composed: DictConfig, choices: Any) -> Config:
+    plain = {str(key): composed[key] for key in composed if key != "hydra"}
+    settings: Any = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+    config = load(settings, choices, OmegaConf.to_yaml(OmegaConf.create(settings)))
+    check_writable(config.tracking)
+    return config
+
+
+def _log_file() -> Path:
+    return Path(HydraConfig.get().runtime.output_dir) / f"{HydraConfig.get().job.name}.log"
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "src.run", *sys.argv[1:]])
+
+
+# --- The command line ------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 something failed, 2 something in the command can't be used, 130 interrupted."""
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra then raises what it would otherwise print over several lines.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _refuse_null_options(sys.argv[1:])
+        task()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except sweep.Failed as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        _record(error)
+        if full_error:
+            raise
+        print(f"error: {error if isinstance(error, UserError) else _in_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        _record(error)
+        if full_error:
+            raise
+        print(f"error: {reason(error)} (traceback in {ERRORS})", file=sys.stderr)
+        sys.exit(1)
+
+
+def _record(error: BaseException) -> None:
+    """Appends the traceback to the log of errors, where there is a place for it."""
+    try:
+        ERRORS.parent.mkdir(parents=True, exist_ok=True)
+        with ERRORS.open("a") as log:
+            log.write(f"--- {datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {_command()}\n")
+            traceback.print_exception(error, file=log)
+    except OSError:
+        pass
+
+
+def _options(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def _refuse_null_options(arguments: Sequence[str]) -> None:
+    """`prune=null` ends in an AttributeError inside Hydra 1.3."""
+    for argument in arguments:
+        group, equals, values = argument.partition("=")
+        if equals and group != "experiment" and (CONF / group).is_dir() and {"null", ""} & set(values.split(",")):
+            raise UserError(f"{argument}: takes one of {', '.join(_options(group))}")
+
+
+def _in_one_line(error: Exception) -> str:
+    """What Hydra and OmegaConf say over several lines, with the key, what it got and what it takes."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={option}: no such option; takes one of {', '.join(error.options)}"
+    if match := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
+        return _unknown_key(match[1] or match[2])
+    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        return f"{match[1]}={match[2]}: no such option; takes one of {', '.join(_options(match[1]))}"
+    return text
+
+
+def _unknown_key(key: str) -> str:
+    parent, _, name = key.rpartition(".")
+    known: list[str]
+    if parent:
+        group = CONF / parent.split(".")[0]
+        files = group.glob("*.yaml") if group.is_dir() else [CONF / "config.yaml"]
+        nodes = [OmegaConf.select(OmegaConf.load(f), ".".join(parent.split(".")[group.is_dir() :]) or "") for f in files]
+        known = sorted({str(k) for node in nodes if isinstance(node, DictConfig) for k in node} - {"_target_", "defaults"})
+    else:
+        known = sorted(
+            {d.name for d in CONF.iterdir() if d.is_dir()} | {str(k) for k in OmegaConf.load(CONF / "config.yaml")}
+        )
+        known = [k for k in known if k not in ("hydra", "defaults", "sweep")]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {parent + '.' if parent else ''}{close[0]}? " if close else ""
+    return f"{key}: no such key; {hint}{parent or 'the top level'} takes {', '.join(known)}"
+
+
+if __name__ == "__main__":
+    # From the module by its name, so that worker processes can import what they are sent.
+    from src.run import main as run_main
+
+    run_main()

@@ -1,0 +1,262 @@
+"""The stages of one variant, train → transforms → convert and measure: their keys, and doing one of them.
+
+A stage reads its parent from the store and leaves its own result there; it knows neither Hydra nor the sweep.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src import audit, backend
+from src.config import Config, Step, canonical, plain
+from src.data import Dataset
+from src.evaluate import predict
+from src.tracking import CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
+from src.train import Task
+
+log = logging.getLogger(__name__)
+
+# A new version of one of these may change what a stage leaves.
+LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
+MEASURING = ("src.audit", "src.evaluate")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a variant with a result worth keeping. `group` is the config group that configures it; `key` says all
+    that its result depends on; `parent` is None for training."""
+
+    group: str
+    step: Step
+    key: str
+    parent: "Stage | None"
+
+    @property
+    def name(self) -> str:
+        return self.group if self.group == "train" else self.step.name
+
+
+def chain(config: Config, data: Dataset) -> tuple[Stage, ...]:
+    """Training, each transform, then conversion, each with its key."""
+    stage = Stage("train", config.train, _key(config, data, config.train, None, config.model), None)
+    stages = [stage]
+    for step in config.transforms:
+        if step.name == "none":
+            continue
+        stages.append(Stage(step.group, step, _key(config, data, step, stage), stage))
+        stage = stages[-1]
+    stages.append(Stage("quant", config.quant, _key(config, data, config.quant, stage), stage))
+    return tuple(stages)
+
+
+def _key(config: Config, data: Dataset, step: Step, parent: Stage | None, model: Step | None = None) -> str:
+    modules = [step.target.rpartition(".")[0], "src.data"]
+    if model:
+        modules.append(model.target.rpartition(".")[0])
+    if step.group == "quant":
+        modules += MEASURING
+    return hashlib.sha256(
+        canonical(
+            {
+                "step": step.describe(),
+                "parent": parent.key if parent else None,
+                "model": model.describe() if model else None,
+                "augment": plain(config.augment) if step.group != "quant" else None,
+                "data": data.fingerprint,
+                "seed": config.seed,
+                "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+                "code": code_version(*modules),
+            }
+        ).encode()
+    ).hexdigest()
+
+
+@functools.cache
+def code_version(*modules: str) -> str:
+    """A digest of what the modules do: their syntax trees without comments and docstrings, and those of the modules of
+    this project that they import. `src.config` is left out: the settings themselves are in every key."""
+    seen: dict[str, str] = {}
+    todo = list(modules)
+    while todo:
+        name = todo.pop()
+        if name in seen or name == "src.config":
+            continue
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            continue
+        tree = ast.parse(Path(spec.origin).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "src":
+                todo.append(node.module)
+                todo += [f"{node.module}.{alias.name}" for alias in node.names if node.module == "src"]
+            body = getattr(node, "body", None)
+            if (
+                isinstance(body, list)
+                and body
+                and isinstance(body[0], ast.Expr)
+                and isinstance(body[0].value, ast.Constant)
+            ):
+                body[0].value.value = ""
+        seen[name] = ast.dump(tree)
+    return hashlib.sha256(canonical(seen).encode()).hexdigest()
+
+
+def dataset(config: Config) -> Dataset:
+    """The images of a config; loaded once per process however many of its stages ask."""
+    return _dataset(config.data, config.seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(step: Step, seed: int) -> Dataset:
+    data = step.function(step.settings, seed)
+    for note in data.notes:
+        log.info("%s", note)
+    return data
+
+
+@dataclass(frozen=True)
+class Request:
+    """One stage to do, for whom, and where its log is."""
+
+    stage: Stage
+    config: Config
+    variant: str
+    parent_run: str | None = None
+    log_file: Path | None = None
+
+
+def perform(request: Request, store: Store) -> str:
+    """Does one stage whose parent is in the store, records it there, and gives the id of its run."""
+    backend.prepare()
+    work = _measured_artifact if request.stage.group == "quant" else _checkpoint
+    with tempfile.TemporaryDirectory() as scratch:
+        return work(request, store, Path(scratch))
+
+
+def _checkpoint(request: Request, store: Store, scratch: Path) -> str:
+    stage, config, data = request.stage, request.config, dataset(request.config)
+    log.info("%s: %s", stage.name, config.model.name)
+    with store.run("stage", stage.name, tags=_tags(stage), params=_params(request)) as run_id:
+        file = scratch / Path(CHECKPOINT).name
+        if stage.parent is None:
+            model = config.model
+            build = functools.partial(model.function, model.settings, data.shape, len(data.classes))
+            trained = stage.step.function(stage.step.settings, build, _task(config), file)
+        else:
+            trained = stage.step.function(stage.step.settings, _parent(stage, store), _task(config), file)
+        store.log(run_id, metrics=trained.metrics, tags={"digest": sha256(file)}, history=trained.history)
+        store.keep(run_id, file, str(Path(CHECKPOINT).parent))
+        _keep_conditions(request, store, run_id)
+    return run_id
+
+
+def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
+    stage, config, data, name = request.stage, request.config, dataset(request.config), request.variant
+    tags = _tags(stage) | {"variant": name}
+    with store.run("variant", name, tags=tags, params=_params(request), parent=request.parent_run) as run_id:
+        log.info("%s: convert", name)
+        artifact = scratch / f"{name}.tflite"
+        converted = stage.step.function(stage.step.settings, _parent(stage, store), _task(config))
+        artifact.write_bytes(converted.content)
+        with ThreadPoolExecutor(1) as aside:
+            # gzip takes seconds on sparse float weights; zlib lets go of the GIL.
+            auditing = aside.submit(audit.audit, artifact)
+            metrics = {}
+            for split_name, split in data.splits().items():
+                log.info("%s: evaluate %s, %d images", name, split_name, len(split))
+                predictions = predict(artifact, split, config.model.settings.preprocess, threads=cores())
+                predictions.save(file := scratch / Path(predictions_path(split_name)).name)
+                store.keep(run_id, file, str(Path(predictions_path(split_name)).parent))
+                metrics[f"{split_name}_accuracy"] = predictions.accuracy
+            found = auditing.result()
+        metrics |= {
+            "tflite_bytes": found.tflite_bytes,
+            "gzip_bytes": found.gzip_bytes,
+            "sparsity": found.sparsity,
+        }
+        assert tuple(metrics) == MEASURED
+        store.log(
+            run_id,
+            metrics=metrics,
+            tags={
+                "digest": sha256(artifact),
+                "input_dtype": found.input_dtype,
+                "output_dtype": found.output_dtype,
+                "float_operators": _counted(op.name for op in found.operators if op.computes == "float"),
+            },
+        )
+        asked = audit.Asked(converted.weights, converted.activations, _pruned(stage, store))
+        for sentence in audit.differences(found, asked):
+            log.info("%s: %s", name, sentence)
+        store.keep(run_id, artifact, str(Path(artifact_path(name)).parent))
+        _keep_conditions(request, store, run_id)
+    return run_id
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _task(config: Config) -> Task:
+    return Task(dataset(config), config.model.settings.preprocess, config.augment, config.seed)
+
+
+def _parent(stage: Stage, store: Store) -> Path:
+    """The parent's checkpoint. Raises `Damaged` where it is not what its run recorded."""
+    assert stage.parent
+    record = store.finished("stage", [stage.parent.key])[stage.parent.key]
+    return store.file(record.run_id, CHECKPOINT, record.tags["digest"])
+
+
+def _pruned(stage: Stage, store: Store) -> float:
+    """Share of zeros in the parent's checkpoint, as its run recorded it."""
+    assert stage.parent
+    return store.finished("stage", [stage.parent.key])[stage.parent.key].metrics.get("sparsity", 0.0)
+
+
+def _counted(names: Iterable[str]) -> str:
+    counts = Counter(names)
+    return ", ".join(f"{name} x{n}" if n > 1 else name for name, n in sorted(counts.items())) or "none"
+
+
+def _tags(stage: Stage) -> dict[str, str]:
+    tags = {"stage": stage.group, "key": stage.key}
+    return tags | {"parent_key": stage.parent.key} if stage.parent else tags
+
+
+def _params(request: Request) -> dict[str, Any]:
+    """About ten flat parameters, for the columns of the MLflow UI."""
+    config, data = request.config, dataset(request.config)
+    params: dict[str, Any] = {"data": config.data.name, "model": config.model.name, "train": config.train.name}
+    for step in (*config.transforms, config.quant):
+        params[step.group] = step.name
+        if step.name != "none" and hasattr(step.settings, "final_sparsity"):
+            params[f"{step.group}_final_sparsity"] = step.settings.final_sparsity
+        if step.group == request.stage.group:
+            break
+    params |= {
+        "seed": config.seed,
+        "image_shape": "x".join(map(str, data.shape)),
+        "classes": len(data.classes),
+        "train_images": len(data.train),
+        "test_images": len(data.test),
+    }
+    return params
+
+
+def _keep_conditions(request: Request, store: Store, run_id: str) -> None:
+    store.keep_text(run_id, request.config.text, "config.yaml")
+    if request.log_file and request.log_file.is_file():
+        store.keep(run_id, request.log_file)

@@ -1,0 +1,279 @@
+"""The only module that imports MLflow: what every run leaves there, and the store of stage results.
+
+Names that scripts rely on are listed here and held by a test. A stage's result is a FINISHED run that carries its key:
+a run that is killed never becomes FINISHED, so half a result is never used.
+"""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from src.config import Tracking, UserError
+
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+KINDS = ("sweep", "stage", "variant")
+TAGS = ("kind", "variant", "stage", "key", "digest")
+MEASURED = (
+    "train_accuracy",
+    "validation_accuracy",
+    "test_accuracy",
+    "tflite_bytes",
+    "gzip_bytes",
+    "sparsity",
+)
+LATENCY = ("latency_ms_mean", "latency_ms_std", "latency_ms_median", "latency_ms_p90")
+COMPARED = ("test_accuracy_drop", "gzip_ratio", "speedup")
+SPLITS = ("train", "validation", "test")
+CHECKPOINT = "checkpoint/model.h5"
+
+
+def artifact_path(variant: str) -> str:
+    return f"model/{variant}.tflite"
+
+
+def predictions_path(split: str) -> str:
+    return f"predictions/{split}.npz"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as it stands in the store."""
+
+    run_id: str
+    name: str
+    status: str
+    started: float
+    seconds: float | None
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+class Damaged(Exception):
+    """An artifact in the store is not what its run recorded."""
+
+
+def check_writable(tracking: Tracking) -> None:
+    """Raises `UserError` where a SQLite store can't be written, before anything that takes time."""
+    path = _sqlite_path(tracking.uri)
+    if path is None:
+        if urlparse(tracking.uri).scheme not in ("http", "https", "postgresql", "mysql", "mssql", "sqlite"):
+            raise UserError(
+                f"tracking.uri={tracking.uri}: takes sqlite:///FILE, a database such as postgresql://…, or a tracking "
+                "server's http(s)://…"
+            )
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.parent / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+        if path.exists():
+            with path.open("ab"):
+                pass
+    except OSError as error:
+        raise UserError(
+            f"tracking.uri={tracking.uri}: {error.filename or path.parent} can't be written ({error.strerror}); "
+            "takes a place that can"
+        ) from None
+
+
+class Store:
+    """One MLflow experiment in one tracking store."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        import logging
+
+        check_writable(tracking)
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        self.uri = tracking.uri
+        path = _sqlite_path(tracking.uri)
+        with _alone(path):
+            self.client = MlflowClient(tracking.uri)
+            experiment = self.client.get_experiment_by_name(tracking.experiment)
+            if experiment is None:
+                location = (path.parent / "artifacts").absolute().as_uri() if path else None
+                self.experiment_id = self.client.create_experiment(tracking.experiment, artifact_location=location)
+            else:
+                self.experiment_id = experiment.experiment_id
+
+    # --- Writing ---
+
+    @contextmanager
+    def run(
+        self, kind: str, name: str, *, tags: Mapping[str, str], params: Mapping[str, Any], parent: str | None = None
+    ) -> Iterator[str]:
+        """A run that is FINISHED when the block ends, FAILED when it raises, KILLED when it is interrupted."""
+        run_id = self.start(kind, name, tags=tags, params=params, parent=parent)
+        try:
+            yield run_id
+        except Exception as error:
+            self.end(run_id, "FAILED", error=reason(error))
+            raise
+        except BaseException:
+            self.end(run_id, "KILLED")
+            raise
+        self.end(run_id, "FINISHED")
+
+    def start(
+        self, kind: str, name: str, *, tags: Mapping[str, str], params: Mapping[str, Any], parent: str | None = None
+    ) -> str:
+        assert kind in KINDS
+        all_tags = {"kind": kind, **tags}
+        if parent:
+            all_tags["mlflow.parentRunId"] = parent
+        run_id = self.client.create_run(self.experiment_id, tags=all_tags, run_name=name).info.run_id
+        self.log(run_id, params=params)
+        return run_id
+
+    def end(self, run_id: str, status: str, error: str | None = None) -> None:
+        if error:
+            self.log(run_id, tags={"error": error})
+        self.client.set_terminated(run_id, status)
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        history: Sequence[Mapping[str, float]] = (),
+    ) -> None:
+        """`history` is one dict of metrics per epoch, logged as steps."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = int(time.time() * 1000)
+        points = [Metric(name, value, now, step) for step, epoch in enumerate(history) for name, value in epoch.items()]
+        points += [Metric(name, float(value), now, len(history)) for name, value in (metrics or {}).items()]
+        all_params = [Param(name, str(value)) for name, value in (params or {}).items()]
+        all_tags = [RunTag(name, str(value)) for name, value in (tags or {}).items()]
+        for start in range(0, max(1, len(points)), 1000):
+            self.client.log_batch(
+                run_id, points[start : start + 1000], *(((), ()) if start else (all_params, all_tags))
+            )
+
+    def describe(self, run_id: str, markdown: str) -> None:
+        """The description that the MLflow UI shows on the run's page."""
+        self.log(run_id, tags={"mlflow.note.content": markdown})
+
+    def keep(self, run_id: str, file: Path, folder: str | None = None) -> None:
+        self.client.log_artifact(run_id, str(file), folder)
+
+    def keep_text(self, run_id: str, text: str, path: str) -> None:
+        self.client.log_text(run_id, text, path)
+
+    def adopt(self, record: Record, variant: str, parent: str) -> str:
+        """A run of this sweep with the result of an earlier one; gives its id."""
+        tags = {name: value for name, value in record.tags.items() if not name.startswith("mlflow.")}
+        tags |= {"variant": variant, "reused_from": record.tags.get("reused_from", record.run_id)}
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            self.run("variant", variant, tags=tags, params=record.params, parent=parent) as run_id,
+        ):
+            whole = Path(self.client.download_artifacts(record.run_id, "", folder))
+            earlier = whole / artifact_path(record.tags["variant"])
+            if sha256(earlier) != record.tags["digest"]:
+                raise Damaged(f"run {record.run_id}: {earlier.name} is not what was recorded (its SHA-256 differs)")
+            earlier.rename(whole / artifact_path(variant))
+            self.client.log_artifacts(run_id, str(whole))
+            self.log(run_id, metrics={name: record.metrics[name] for name in MEASURED})
+        return run_id
+
+    # --- Reading ---
+
+    def finished(self, kind: str, keys: Iterable[str]) -> dict[str, Record]:
+        """The newest FINISHED run of each of `keys` that has one."""
+        wanted = set(keys)
+        found: dict[str, Record] = {}
+        for key in wanted:
+            records = self.search(f"tags.kind = '{kind}' and tags.key = '{key}' and attributes.status = 'FINISHED'", 1)
+            found.update((key, record) for record in records)
+        return found
+
+    def search(self, where: str, most: int = 1000) -> list[Record]:
+        """Runs of the experiment, newest first."""
+        records: list[Record] = []
+        token = None
+        while len(records) < most:
+            page = self.client.search_runs(
+                [self.experiment_id], where, max_results=min(1000, most - len(records)), page_token=token
+            )
+            records += map(_record, page)
+            token = page.token
+            if not token:
+                break
+        return records
+
+    def get(self, run_id: str) -> Record:
+        return _record(self.client.get_run(run_id))
+
+    def file(self, run_id: str, path: str, digest: str | None = None) -> Path:
+        """An artifact as a local file. Raises `Damaged` where it is missing or does not have the SHA-256 `digest`."""
+        uri = urlparse(self.client.get_run(run_id).info.artifact_uri)
+        if uri.scheme == "file":
+            local = Path(unquote(uri.path)) / path
+        else:
+            try:
+                local = Path(self.client.download_artifacts(run_id, path))
+            except Exception as error:
+                raise Damaged(f"run {run_id}: {path} can't be read ({reason(error)})") from error
+        if not local.is_file():
+            raise Damaged(f"run {run_id}: {path} is missing")
+        if digest and sha256(local) != digest:
+            raise Damaged(f"run {run_id}: {path} is not what was recorded (its SHA-256 differs)")
+        return local
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def reason(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def _record(run: Any) -> Record:
+    info, data = run.info, run.data
+    ended = info.end_time
+    return Record(
+        run_id=info.run_id,
+        name=info.run_name,
+        status=info.status,
+        started=info.start_time / 1000,
+        seconds=(ended - info.start_time) / 1000 if ended else None,
+        tags=data.tags,
+        params=data.params,
+        metrics=data.metrics,
+    )
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+@contextmanager
+def _alone(path: Path | None) -> Iterator[None]:
+    """One process at a time: several that create a fresh SQLite store at once fail (MLflow 3)."""
+    if path is None:
+        yield
+        return
+    import fcntl
+
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
