@@ -190,21 +190,22 @@ class FullInteger(Quantization):
 
 @schema(frozen=True, config=STRICT)
 class Benchmark:
-    """How latency is measured: batch 1, all variants of a sweep in random interleaved rounds in one process."""
+    """How latency is measured: batch 1, all artifacts in random interleaved rounds, several fresh instances of each."""
 
-    threads: Count = 1
-    instances: Annotated[int, Field(ge=1, le=100)] = 5
-    rounds: Annotated[int, Field(ge=2)] = 20
-    warmup: Annotated[int, Field(ge=0)] = 5
-    seconds: Positive = 60.0
+    threads: Annotated[int, Field(ge=1, le=256)] = 1  # of the interpreter
+    instances: Annotated[int, Field(ge=3, le=100)] = 10  # fresh interpreters per artifact, each in a fresh process
+    rounds: Annotated[int, Field(ge=3, le=1000)] = 10  # per instance; in each, every artifact once, in random order
+    warmup: Annotated[int, Field(ge=0, le=1000)] = 5  # invokes of each instance before the first round
+    seconds: Positive = 60.0  # at most, for everything; short of it, rounds are dropped first and instances last
+    seed: Annotated[int, Field(ge=0)] = 0  # of the order of rounds and of the bootstrap
 
 
 @schema(frozen=True, config=STRICT)
 class Compare:
     """What the comparison calls equal."""
 
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01  # drop in accuracy that one would not mind: 0.01 is a point
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of every interval; 1 - confidence bounds the p-value
 
 
 @schema(frozen=True, config=STRICT)
