@@ -1,8 +1,9 @@
 """Latency of many artifacts at batch 1, measured together so that the differences between them can be believed.
 
-Two interpreter instances of one file can differ by 10 % in speed for as long as they live, and a machine drifts: so every
-artifact gets several fresh instances, all artifacts take turns in random rounds, ratios are taken within a round, and the
-baseline runs against itself to show how small a difference can be told. Everything that loads an artifact is a child process.
+Two interpreter instances of one file can differ by 10 % in speed for as long as they live, and a machine drifts: so
+every artifact gets several fresh instances, all artifacts take turns in random rounds, ratios are taken within a
+round, and the baseline runs against itself to show how small a difference can be told. Everything that loads an
+artifact is a child process.
 """
 
 import json
@@ -41,8 +42,9 @@ ANSWER_SECONDS = 600  # for a child that hangs
 
 @dataclass(frozen=True)
 class Latency:
-    """One artifact. The four statistics are over every timed invoke; `ratio` is its latency over the baseline's, by paired
-    rounds; `first_ms` the first invoke of a process, after `load_ms`; memory is what loading and the first invoke added.
+    """One artifact. The four statistics are over every timed invoke; `ratio` is its latency over the baseline's, by
+    paired rounds; `first_ms` the first invoke of a process, after `load_ms`; memory is what loading and the first
+    invoke added.
     """
 
     name: str
@@ -112,8 +114,8 @@ def measure(
 ) -> Report:
     """Measures `artifacts` against the one named `baseline`. `progress` is told the share done and what is being done.
 
-    An artifact that can't be loaded or crashes the interpreter is among the failures, with the reason in one line. If the
-    baseline is, ratios are to the first artifact that runs; if none does, the report has no variants.
+    An artifact that can't be loaded or crashes the interpreter is among the failures, with the reason in one line. If
+    the baseline is, ratios are to the first artifact that runs; if none does, the report has no variants.
     """
     started = time.monotonic()
     load_before, cpu_before = os.getloadavg()[0], _cpu_seconds()
@@ -140,7 +142,7 @@ def measure(
         if "error" not in answer:
             runs.append(answer)
             spent = time.monotonic() - probed
-            if LEAST_INSTANCES <= len(runs) and time.monotonic() - started + spent / len(runs) > config.seconds:
+            if len(runs) >= LEAST_INSTANCES and time.monotonic() - started + spent / len(runs) > config.seconds:
                 break  # slower than the probes promised: the budget holds
         else:
             # It ran in its probe and crashed now. Those measured with it are measured again without it.
@@ -161,7 +163,9 @@ def measure(
     return Report(
         baseline=baseline,
         variants=tuple(
-            _latency(name, np.array(times[name], float) / 1e6, medians[name] - medians[reference], floor, plan, p, config)
+            _latency(
+                name, np.array(times[name], float) / 1e6, medians[name] - medians[reference], floor, plan, p, config
+            )
             if name != reference
             else _latency(name, np.array(times[name], float) / 1e6, None, floor, plan, p, config)
             for name, p in probes.items()
@@ -180,7 +184,7 @@ def measure(
             runtime=f"LiteRT {version('ai-edge-litert')}",
             load_before=load_before,
             load_during=load_during,
-            others_cores=_others(cpu_before, done - started),
+            others_cores=_others_cores(cpu_before, done - started),
         ),
         seconds={
             "probes": probed - started,
@@ -235,7 +239,7 @@ def _latency(
     ratio, call = Interval(1.0, 1.0, 1.0), "baseline"
     if log_ratios is not None:
         ratio = stats.bootstrap_ratio(log_ratios, seed=config.seed)
-        certain = not ratio.low <= 1 <= ratio.high and abs(np.log(ratio.estimate)) > floor
+        certain = (ratio.low > 1 or ratio.high < 1) and abs(np.log(ratio.estimate)) > floor
         call = "no difference" if not certain else "faster" if ratio.estimate < 1 else "slower"
     return Latency(
         name=name,
@@ -265,7 +269,9 @@ def _rounds(
     instance: int,
 ) -> dict[str, Any]:
     """The answer of one instance of each artifact and of the control; of a crash, the name of what was running."""
-    models = {name: os.path.abspath(artifacts[name]) for name in probes} | {CONTROL: os.path.abspath(artifacts[baseline])}
+    models = {name: os.path.abspath(artifacts[name]) for name in probes} | {
+        CONTROL: os.path.abspath(artifacts[baseline])
+    }
     with tempfile.NamedTemporaryFile() as at:
         at.write(b"\0")
         at.flush()
@@ -288,21 +294,11 @@ def _rounds(
 
 def _ask(**request: Any) -> dict[str, Any]:
     """The answer of a fresh child process; {"error": reason} if it crashed, hung or could not do what it was asked."""
-    read_end, write_end = os.pipe()
     # -P: beside the child lie modules that are none of its business.
     command = [sys.executable, "-P", str(Path(__file__).with_name("child.py"))]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[write_end],
-        env=environment,
-    )  # fmt: skip
-    os.close(write_end)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        _, errors = process.communicate(
-            json.dumps(request | {"answer_to": write_end}).encode(), timeout=ANSWER_SECONDS
-        )
-        with os.fdopen(read_end) as pipe:
-            answer = pipe.read()
+        answer, errors = process.communicate(json.dumps(request).encode(), timeout=ANSWER_SECONDS)
     except subprocess.TimeoutExpired:
         return {"error": f"gave no answer in {ANSWER_SECONDS} seconds"}
     finally:
@@ -310,7 +306,7 @@ def _ask(**request: Any) -> dict[str, Any]:
         process.wait()
     if process.returncode < 0:
         return {"error": f"crashed the interpreter ({signal.Signals(-process.returncode).name})"}
-    if process.returncode or not answer:
+    if process.returncode:
         last = errors.decode(errors="replace").strip().splitlines()[-1:]
         return {"error": f"ended the interpreter with exit code {process.returncode}: {' '.join(last)}"}
     return json.loads(answer)
@@ -327,19 +323,21 @@ def _cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _cpu_seconds() -> float | None:
-    """Seconds that all processes together were on a core since the machine started."""
+def _cpu_seconds() -> tuple[float, float] | None:
+    """Seconds on a core: of all processes since the machine started, and of this one and its children that ended."""
     try:
         fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
     except OSError:
         return None
     user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields)
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    own = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    everything = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return everything, sum(usage.ru_utime + usage.ru_stime for usage in own)
 
 
-def _others(before: float | None, seconds: float) -> float | None:
+def _others_cores(before: tuple[float, float] | None, seconds: float) -> float | None:
     """Cores that were busy with something else than this process and its children since `before`."""
     after = _cpu_seconds()
-    if before is None or after is None:
+    if before is None or after is None or not seconds:
         return None
-    raise NotImplementedError
+    return max(0.0, (after[0] - before[0] - (after[1] - before[1])) / seconds)

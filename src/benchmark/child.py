@@ -1,7 +1,7 @@
 """What runs in a child process of the benchmark: loading and invoking artifacts, any of which may crash it.
 
-Run by its path, so that the process holds numpy and LiteRT and nothing else: one JSON request on stdin, one JSON answer
-on the file descriptor that the request names.
+Run by its path, so that the process holds numpy and LiteRT and nothing else: a JSON request on stdin, a JSON answer on
+stdout.
 """
 
 import json
@@ -64,8 +64,9 @@ def probe(path: str, threads: int, seconds: float) -> dict[str, Any]:
 def rounds(
     models: dict[str, str], threads: int, warmup: int, rounds: int, invokes: dict[str, int], seed: int, at: str
 ) -> dict[str, Any]:
-    """One fresh instance of each of `models`; in each round every one of them, in random order: one invoke that brings its
-    weights back into the caches, then `invokes[name]` timed ones. The file `at` says which one was being run.
+    """One fresh instance of each of `models`; in each round every one of them, in random order: one invoke that
+    brings its weights back into the caches, then `invokes[name]` timed ones. The file `at` says which one was being
+    run.
     """
     names = list(models)
     rng = np.random.default_rng(seed)
@@ -94,7 +95,7 @@ def shuffled(rng: np.random.Generator, names: list[str]) -> Iterator[int]:
 
 
 def memory_bytes(field: str) -> int:
-    """A field of /proc/self/status, 0 where there is none. Unlike getrusage's, its peak starts anew with the program."""
+    """A field of /proc/self/status, 0 where there is none. Unlike getrusage, it starts anew with the program."""
     try:
         with open("/proc/self/status") as status:
             return next((int(line.split()[1]) * 1024 for line in status if line.startswith(field + ":")), 0)
@@ -103,12 +104,13 @@ def memory_bytes(field: str) -> int:
 
 
 def main() -> None:
-    request = json.load(sys.stdin)
-    # LiteRT may print: the answer has a pipe of its own.
-    with os.fdopen(request.pop("answer_to"), "w") as answer:
-        action = {"probe": probe, "rounds": rounds}[request.pop("action")]
+    # LiteRT may print: stdout is for the answer alone.
+    with os.fdopen(os.dup(1), "w") as answer:
+        os.dup2(2, 1)
+        request = json.load(sys.stdin)
+        action = request.pop("action")
         try:
-            result = action(**request)
+            result = probe(**request) if action == "probe" else rounds(**request)
         except (ValueError, RuntimeError, OSError) as error:
             result = {"error": " ".join(str(error).split()) or type(error).__name__}
         json.dump(result, answer)
