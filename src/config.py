@@ -97,21 +97,24 @@ class KerasBuiltin:
 
 @schema(frozen=True, config=STRICT)
 class Tfds:
-    """A data set of TensorFlow Datasets, from the folder `dir` or TFDS's own; `train` and `test` name its splits.
+    """A data set of TensorFlow Datasets, from the folder `dir` or TFDS's own.
 
-    Decoded images beyond `memory_gib` are held in a temporary file instead of memory.
+    `train_split` and others are TFDS's split expressions; where one is null the split is drawn from training. Decoded
+    images of more than `memory_gib` are held in a temporary file in the folder `cache`.
     """
 
     name: Annotated[str, Field(min_length=1)]
     dir: Annotated[str, Field(min_length=1)] | None = None
-    train: Annotated[str, Field(min_length=1)] = "train"
-    test: Annotated[str, Field(min_length=1)] | None = "test"
     download: bool = False
+    train_split: Annotated[str, Field(min_length=1)] = "train"
+    validation_split: Annotated[str, Field(min_length=1)] | None = None
+    test_split: Annotated[str, Field(min_length=1)] | None = "test"
     image_size: ImageSize = 32
     resize: Resize = "bilinear"
     validation: SplitShare = 0.1
-    test_share: SplitShare = 0.2
+    test: SplitShare = 0.2
     memory_gib: Annotated[float, Field(ge=0)] = 1.0
+    cache: Annotated[str, Field(min_length=1)] = "mlruns/cache"
 
 
 @schema(frozen=True, config=STRICT)

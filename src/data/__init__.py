@@ -100,7 +100,9 @@ def from_arrays(
     for name in given:
         missing = np.flatnonzero(np.bincount(given[name][1], minlength=len(classes)) == 0)
         if len(missing):
-            raise UserError(f"{key}: no image of class {classes[missing[0]]!r} in {name}; takes at least one in each split")
+            raise UserError(
+                f"{key}: no image of class {classes[missing[0]]!r} in {name}; takes at least one in each split"
+            )
 
     def split(name: str) -> Split:
         (images, labels), chosen = given[source[name]], rows[name]

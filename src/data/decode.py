@@ -97,8 +97,11 @@ def resize(images: np.ndarray, size: int, method: str) -> np.ndarray:
         return images
     made = np.empty((len(images), size, size, images.shape[3]), np.uint8)
     for image, out in zip(images, made, strict=True):
+        if images.shape[3] == 3:
+            out[:] = np.asarray(_resized(Image.fromarray(image), size, method, crop=False))
+            continue
         for channel in range(images.shape[3]):
-            out[..., channel] = _resized(Image.fromarray(image[..., channel]), size, method, crop=False)
+            out[..., channel] = np.asarray(_resized(Image.fromarray(image[..., channel]), size, method, crop=False))
     return made
 
 

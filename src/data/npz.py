@@ -1,7 +1,6 @@
 """Arrays in a NumPy `.npz` file, named as Keras names them: `x_train`, `y_train`, `x_test`, `y_test`."""
 
 import os
-import zipfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,8 +14,8 @@ SECTIONS = {"train": "train", "validation": "val", "test": "test"}
 
 
 def load(config: Npz, seed: int) -> Dataset:
-    """Images `[n, height, width]` or `[n, height, width, channels]`, whole numbers in 0..255 or floats; labels as numbers
-    or text, `[n]` or `[n, 1]`, or one-hot `[n, classes]`.
+    """Images `[n, height, width]` or `[n, height, width, channels]`, whole numbers in 0..255 or floats; labels as
+    numbers or text, `[n]` or `[n, 1]`, or one-hot `[n, classes]`.
 
     Floats are taken as 0..1 if none is above 1, else as 0..255, and rounded to uint8. Raises `UserError` for anything
     else, and never unpickles.
@@ -27,7 +26,9 @@ def load(config: Npz, seed: int) -> Dataset:
     labels, classes = _labels({name: arrays[f"y{suffix}"] for name, suffix in _suffixes(arrays, key).items()}, key)
     for name, images in given.items():
         if len(images) != len(labels[name]):
-            raise UserError(f"{key}: {len(images):,} images and {len(labels[name]):,} labels in {name}; takes as many of each")
+            raise UserError(
+                f"{key}: {len(images):,} images and {len(labels[name]):,} labels in {name}; takes as many of each"
+            )
     if config.image_size is not None:
         given = {name: resize(images, config.image_size, config.resize) for name, images in given.items()}
     return from_arrays(
@@ -52,7 +53,9 @@ def _arrays(path: str, key: str) -> dict[str, np.ndarray]:
         raise UserError(f"{key}: is a folder; {TAKES}") from None
     except MemoryError:
         raise UserError(f"{key}: does not fit in memory; data=image_folder reads any number of images") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # zip, zlib, NumPy and the system each have errors of their own for a broken file
         raise UserError(f"{key}: {' '.join(str(error).split())[:120]}; {TAKES}") from None
 
 
@@ -102,7 +105,11 @@ def _labels(found: Mapping[str, np.ndarray], key: str) -> tuple[dict[str, np.nda
     for name, labels in found.items():
         takes = "takes whole numbers or text [n], [n, 1], or one-hot [n, classes]"
         if labels.ndim == 2 and labels.shape[1] > 1:
-            if labels.dtype.kind not in "buif" or not ((labels == 0) | (labels == 1)).all() or (labels.sum(1) != 1).any():
+            if (
+                labels.dtype.kind not in "buif"
+                or not ((labels == 0) | (labels == 1)).all()
+                or (labels.sum(1) != 1).any()
+            ):
                 raise UserError(f"{key}: labels of {name} have shape {list(labels.shape)} and are not one-hot; {takes}")
             labels = labels.argmax(1)
         labels = labels.reshape(-1) if labels.ndim == 2 else labels
