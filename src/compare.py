@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from src import report, stats
+from src import benchmark, report, stats
 from src.config import Benchmark, Compare, plain
 from src.evaluate import Predictions
+from src.progress import Progress
 from src.tracking import LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,28 @@ def _training(
     artifacts = {
         name: store.file(record.run_id, artifact_path(name), record.tags["digest"]) for name, record in records.items()
     }
-    return list(rows.values()), {}
+    log.info("latency: %d artifacts in interleaved rounds, at most %.0f s", len(artifacts), how.seconds)
+    measured = benchmark.measure(artifacts, baseline, how, Progress(log))
+    for failure in measured.failures:
+        rows[failure.name] = replace(rows[failure.name], failed=f"can't be run: {failure.reason}")
+    for found in measured.variants:
+        row = rows[found.name]
+        latency = {name: getattr(found, name) for name in LATENCY}
+        if not row.is_baseline:
+            speedup = {"speedup": found.speedup.estimate}
+            latency |= speedup | {"speedup_low": found.speedup.low, "speedup_high": found.speedup.high}
+        rows[found.name] = replace(
+            row, metrics={**row.metrics, **latency}, speedup=found.speedup, no_difference=found.call == "no difference"
+        )
+    conditions = plain(measured)
+    for name, record in records.items():
+        row = rows[name]
+        new = {key: value for key, value in row.metrics.items() if key not in MEASURED}
+        tags = {"latency_host": measured.host.hostname}
+        tags |= {"verdict": str(row.verdict)} if row.verdict else {}
+        tags |= {"error": row.failed} if row.failed else {}
+        store.log(record.run_id, metrics=new, tags=tags)
+    return list(rows.values()), conditions
 
 
 def _row(entry: Entry, record: Record | None) -> report.Row:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from src.stats import Interval, PairedDrop, Verdict
 
-HEADINGS = ("variant", "test acc.", "drop [95 %]", "verdict", "gzip", "smaller", "latency", "faster")
+HEADINGS = ("variant", "test %", "drop [95 %]", "verdict", "gzip", "smaller", "ms", "faster")
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,14 @@ def print_table(rows: Sequence[Row], console: Console, confidence: float) -> Non
     """A table that fits 80 columns."""
     headings = _headings(confidence)
     for training in dict.fromkeys(row.training for row in rows):
-        table = Table(box=box.SIMPLE_HEAD, title=training or None, title_justify="left", pad_edge=False, padding=(0, 1))
+        table = Table(
+            box=box.SIMPLE_HEAD, title=training or None, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+        )
         for heading in headings:
             left = heading in ("variant", "verdict")
-            table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "variant")
+            table.add_column(
+                heading, justify="left" if left else "right", no_wrap=heading != "variant", overflow="fold"
+            )
         for row in rows:
             if row.training == training:
                 style = "bold" if row.is_baseline else "red" if row.failed else None
@@ -117,21 +121,20 @@ def _cells(row: Row) -> tuple[str, ...]:
     if row.failed:
         return (row.variant, "failed", *("" for _ in HEADINGS[2:]))
     m = row.metrics
-    drop = verdict = smaller = faster = ""
-    if row.is_baseline:
-        drop, verdict, smaller, faster = "", "baseline", "", ""
-    elif row.paired and row.verdict:
+    drop = smaller = faster = ""
+    verdict = "baseline" if row.is_baseline else ""
+    if row.paired and row.verdict:
         d = row.paired.drop
         drop = f"{_points(d.estimate)} [{_points(d.low)}, {_points(d.high)}]"
         verdict = {"equal within the margin": "equal"}.get(row.verdict.call, row.verdict.call)
     if not row.is_baseline and "gzip_ratio" in m:
         smaller = f"{1 / m['gzip_ratio']:.2f}x"
-    if row.speedup:
-        faster = "no diff." if row.no_difference else f"{row.speedup.estimate:.2f}x"
-    latency = f"{_three(m['latency_ms_median'])} ms" if "latency_ms_median" in m else ""
+    if row.speedup and not row.is_baseline:
+        faster = "same" if row.no_difference else f"{row.speedup.estimate:.2f}x"
+    latency = _three(m["latency_ms_median"]) if "latency_ms_median" in m else ""
     return (
         row.variant,
-        f"{100 * m['test_accuracy']:.2f} %",
+        f"{100 * m['test_accuracy']:.2f}",
         drop,
         verdict,
         _bytes(m["gzip_bytes"]),

@@ -185,8 +185,12 @@ def _unknown_key(key: str) -> str:
     if parent:
         group = CONF / parent.split(".")[0]
         files = group.glob("*.yaml") if group.is_dir() else [CONF / "config.yaml"]
-        nodes = [OmegaConf.select(OmegaConf.load(f), ".".join(parent.split(".")[group.is_dir() :]) or "") for f in files]
-        known = sorted({str(k) for node in nodes if isinstance(node, DictConfig) for k in node} - {"_target_", "defaults"})
+        nodes = [
+            OmegaConf.select(OmegaConf.load(f), ".".join(parent.split(".")[group.is_dir() :]) or "") for f in files
+        ]
+        known = sorted(
+            {str(k) for node in nodes if isinstance(node, DictConfig) for k in node} - {"_target_", "defaults"}
+        )
     else:
         known = sorted(
             {d.name for d in CONF.iterdir() if d.is_dir()} | {str(k) for k in OmegaConf.load(CONF / "config.yaml")}

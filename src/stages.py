@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from src import audit, backend
 from src.config import Config, Step, canonical, plain
 from src.data import Dataset
 from src.evaluate import predict
+from src.progress import Progress
 from src.tracking import CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
 from src.train import Task
 
@@ -165,7 +166,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
     stage, config, data, name = request.stage, request.config, dataset(request.config), request.variant
     tags = _tags(stage) | {"variant": name}
     with store.run("variant", name, tags=tags, params=_params(request), parent=request.parent_run) as run_id:
-        log.info("%s: convert", name)
+        log.info("%s: convert, evaluate %s images", name, f"{sum(map(len, data.splits().values())):,}")
         artifact = scratch / f"{name}.tflite"
         converted = stage.step.function(stage.step.settings, _parent(stage, store), _task(config))
         artifact.write_bytes(converted.content)
@@ -174,8 +175,13 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
             auditing = aside.submit(audit.audit, artifact)
             metrics = {}
             for split_name, split in data.splits().items():
-                log.info("%s: evaluate %s, %d images", name, split_name, len(split))
-                predictions = predict(artifact, split, config.model.settings.preprocess, threads=cores())
+                predictions = predict(
+                    artifact,
+                    split,
+                    config.model.settings.preprocess,
+                    threads=cores(),
+                    progress=_counting(split_name, len(split)),
+                )
                 predictions.save(file := scratch / Path(predictions_path(split_name)).name)
                 store.keep(run_id, file, str(Path(predictions_path(split_name)).parent))
                 metrics[f"{split_name}_accuracy"] = predictions.accuracy
@@ -186,22 +192,32 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
             "sparsity": found.sparsity,
         }
         assert tuple(metrics) == MEASURED
+        asked = audit.Asked(converted.weights, converted.activations, _pruned(stage, store))
         store.log(
             run_id,
             metrics=metrics,
             tags={
+                "audit": " ".join(audit.differences(found, asked)) or "as asked for",
                 "digest": sha256(artifact),
                 "input_dtype": found.input_dtype,
                 "output_dtype": found.output_dtype,
                 "float_operators": _counted(op.name for op in found.operators if op.computes == "float"),
             },
         )
-        asked = audit.Asked(converted.weights, converted.activations, _pruned(stage, store))
-        for sentence in audit.differences(found, asked):
-            log.info("%s: %s", name, sentence)
         store.keep(run_id, artifact, str(Path(artifact_path(name)).parent))
         _keep_conditions(request, store, run_id)
     return run_id
+
+
+def _counting(split: str, images: int) -> Callable[[int], None]:
+    progress, done = Progress(log), 0
+
+    def more(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done / images, f"{split}: {done:,} of {images:,} images")
+
+    return more
 
 
 def cores() -> int:

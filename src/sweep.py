@@ -191,7 +191,9 @@ def _do(plan: Plan, store: Store, launch: Launch, parent: str) -> dict[str, Outc
     for number, wave in enumerate(plan.waves, start=1):
         ready = []
         for job in wave:
-            why = outcomes[job.stage.parent.key].error if job.stage.parent and job.stage.parent.key in outcomes else None
+            why = (
+                outcomes[job.stage.parent.key].error if job.stage.parent and job.stage.parent.key in outcomes else None
+            )
             if why is None:
                 ready.append(job)
             else:

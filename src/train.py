@@ -1,7 +1,6 @@
 """Training: of the dense baseline, and the loop that every other stage that trains goes through as well."""
 
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ import numpy as np
 
 from src.config import Augment, Preprocess, Train
 from src.data import Dataset, Split, preprocess
+from src.progress import Progress
 
 if TYPE_CHECKING:
     import tf_keras
 
 log = logging.getLogger(__name__)
-SECONDS_BETWEEN_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ class _Validation:
         self.predict = tf.function(lambda images: model(images, training=False), jit_compile=jit_compile)
         self.history: list[dict[str, float]] = []
         self.best: list[np.ndarray] = []
-        self.started = self.said = time.monotonic()
+        self.progress = Progress(log)
         self.epoch = 0
         self.hook = tf_keras.callbacks.LambdaCallback(
             on_epoch_begin=self._begin, on_train_batch_end=self._step, on_epoch_end=self._end
@@ -185,7 +184,7 @@ class _Validation:
         self.epoch = epoch
 
     def _step(self, step: int, logs: dict[str, float]) -> None:
-        if time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
+        if self.epoch or step:  # the first step compiles
             self._say(f"step {step + 1}/{self.steps}  loss {logs['loss']:.3f}", (step + 1) / self.steps)
 
     def _end(self, epoch: int, logs: dict[str, float]) -> None:
@@ -196,12 +195,8 @@ class _Validation:
         self.history.append(
             {"epoch": epoch, "loss": logs["loss"], "accuracy": logs["accuracy"], "validation_accuracy": accuracy}
         )
-        last = epoch + 1 == self.epochs
-        if last or time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
-            self._say(f"loss {logs['loss']:.3f}  validation accuracy {accuracy:.1%}", 1)
+        self._say(f"loss {logs['loss']:.3f}  validation accuracy {accuracy:.1%}", 1, last=epoch + 1 == self.epochs)
 
-    def _say(self, what: str, share_of_epoch: float) -> None:
-        self.said = time.monotonic()
-        spent = self.said - self.started
-        left = spent / (self.epoch + share_of_epoch) * (self.epochs - self.epoch - share_of_epoch)
-        log.info("  epoch %d/%d  %s  (%.0f s, %.0f s left)", self.epoch + 1, self.epochs, what, spent, left)
+    def _say(self, what: str, share_of_epoch: float, last: bool = False) -> None:
+        done = (self.epoch + share_of_epoch) / self.epochs
+        self.progress(done, f"epoch {self.epoch + 1}/{self.epochs}  {what}", last)

@@ -1,0 +1,23 @@
+"""Lines in the log that say how far something is that takes longer than a moment."""
+
+import logging
+import time
+
+SECONDS_BETWEEN_LINES = 5
+
+
+class Progress:
+    """Tells how far something is, at most every few seconds, with the time it has taken and the time it has left."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self.log = log
+        self.started = self.said = time.monotonic()
+
+    def __call__(self, share: float, what: str, last: bool = False) -> None:
+        """`share` of 1 is done; `what` is being done. The `last` line of a job that was long enough is always said."""
+        now = time.monotonic()
+        spent = now - self.started
+        if now - self.said > SECONDS_BETWEEN_LINES or (last and spent > 2):
+            self.said = now
+            left = f", {spent / share - spent:.0f} s left" if 0 < share < 1 else ""
+            self.log.info("  %s (%.0f s%s)", what, spent, left)
