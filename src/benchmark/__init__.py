@@ -37,14 +37,23 @@ INVOKES = (3, 50)  # least and most timed invokes per artifact and round
 LEAST_INSTANCES, LEAST_ROUNDS = 3, 3
 CHILD_SECONDS = 0.25  # to start a process with numpy and LiteRT
 PROBE_SECONDS = 0.1
-ANSWER_SECONDS = 600  # for a child that hangs
+PROFILED_INVOKES = 20
+PATIENCE_SECONDS = 300  # for a child that should have answered long ago
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """An operator as the runtime executes it; the profiler counts whole microseconds."""
+
+    name: str
+    ms: float
 
 
 @dataclass(frozen=True)
 class Latency:
     """One artifact. The four statistics are over every timed invoke; `ratio` is its latency over the baseline's, by
     paired rounds; `first_ms` the first invoke of a process, after `load_ms`; memory is what loading and the first
-    invoke added.
+    invoke added. `operators` are in the order of execution; there are none where the budget or the runtime gave none.
     """
 
     name: str
@@ -59,6 +68,7 @@ class Latency:
     peak_memory_bytes: int | None
     delegate: str | None
     invokes: int  # per round
+    operators: tuple[OperatorTime, ...] = ()
 
     @property
     def speedup(self) -> Interval:
@@ -86,7 +96,9 @@ class Host:
 
 @dataclass(frozen=True)
 class Report:
-    """`control` is the baseline against itself; a difference smaller than `noise_floor` (0.02 is 2 %) is none."""
+    """`baseline` is what ratios are to. `control` is the baseline against itself; a difference smaller than
+    `noise_floor` (0.02 is 2 %) is none. `seconds` is how the budget was spent.
+    """
 
     baseline: str
     variants: tuple[Latency, ...]
@@ -107,6 +119,7 @@ class Plan:
     instances: int
     rounds: int
     invokes: dict[str, int]
+    seconds_per_instance: float
 
 
 def measure(
@@ -117,79 +130,51 @@ def measure(
     An artifact that can't be loaded or crashes the interpreter is among the failures, with the reason in one line. If
     the baseline is, ratios are to the first artifact that runs; if none does, the report has no variants.
     """
-    started = time.monotonic()
-    load_before, cpu_before = os.getloadavg()[0], _cpu_seconds()
     tell = progress or (lambda share, what: None)
-    probes: dict[str, dict[str, Any]] = {}
-    failures: list[Failure] = []
-    for i, (name, path) in enumerate(artifacts.items()):
-        tell(0.2 * i / len(artifacts), f"loading {name}")
-        answer = _ask(action="probe", path=os.path.abspath(path), threads=config.threads, seconds=PROBE_SECONDS)
-        if "error" in answer:
-            failures.append(Failure(name, answer["error"]))
-        else:
-            probes[name] = answer
-    probed = time.monotonic()
+    started, cpu_before, load_before = time.monotonic(), _cpu_seconds(), os.getloadavg()[0]
+    paths = {name: os.path.abspath(path) for name, path in artifacts.items()}
 
-    runs: list[dict[str, Any]] = []
-    plan = Plan(0, 0, {})
-    while probes and len(runs) < max(plan.instances, 1):
-        reference = baseline if baseline in probes else next(iter(probes))
-        if not runs:
-            plan = allocate(probes, reference, config, config.seconds - (time.monotonic() - started))
-        tell(0.2 + 0.8 * len(runs) / plan.instances, f"instance {len(runs) + 1} of {plan.instances}")
-        answer = _rounds(artifacts, reference, probes, plan, config, len(runs))
-        if "error" not in answer:
-            runs.append(answer)
-            spent = time.monotonic() - probed
-            if len(runs) >= LEAST_INSTANCES and time.monotonic() - started + spent / len(runs) > config.seconds:
-                break  # slower than the probes promised: the budget holds
-        else:
-            # It ran in its probe and crashed now. Those measured with it are measured again without it.
-            failures.append(Failure(answer["name"], answer["error"]))
-            del probes[answer["name"]]
-            runs.clear()
+    probes, failures = _probe(paths, config, lambda share, what: tell(0.1 * share, what))
+    probed = time.monotonic()
+    profiling = _profile_seconds(probes) if config.operators else 0.0
+    left = config.seconds - (probed - started)
+    until = started + config.seconds - min(profiling, left / 4)
+    instances = _instances(paths, baseline, probes, config, until, lambda share, what: tell(0.1 + 0.8 * share, what))
+    failures += instances.failures
+    measured = time.monotonic()
+    operators = {}
+    if config.operators:
+        until = started + config.seconds
+        operators = _profile(paths, instances.probes, config, until, lambda share, what: tell(0.9 + 0.1 * share, what))
     done = time.monotonic()
     tell(1.0, "done")
 
-    times = {name: [run["times_ns"][name] for run in runs] for name in (*probes, CONTROL) if runs}
-    medians = {name: np.log(np.median(np.array(t, float), axis=2)) for name, t in times.items()}
-    control = Interval(1.0, 0.0, np.inf)
-    if runs:
-        control = stats.bootstrap_ratio(medians[CONTROL] - medians[reference], seed=config.seed)
-    floor = max(abs(np.log([max(control.low, 1e-9), min(control.high, 1e9)])))
-    load_during = float(np.mean([run["load_average"] for run in runs])) if runs else load_before
-    cores = os.cpu_count() or 1
+    latencies, control, floor = _compare(instances, config, operators)
+    answers = instances.answers
     return Report(
-        baseline=baseline,
-        variants=tuple(
-            _latency(
-                name, np.array(times[name], float) / 1e6, medians[name] - medians[reference], floor, plan, p, config
-            )
-            if name != reference
-            else _latency(name, np.array(times[name], float) / 1e6, None, floor, plan, p, config)
-            for name, p in probes.items()
-            if runs
-        ),
+        baseline=instances.reference,
+        variants=latencies,
         failures=tuple(failures),
         control=control,
-        noise_floor=float(np.expm1(floor)),
-        instances=len(runs),
-        rounds=plan.rounds,
+        noise_floor=floor,
+        instances=len(answers),
+        rounds=instances.plan.rounds,
         config=config,
         host=Host(
             hostname=platform.node(),
             cpu=_cpu_model(),
-            cores=cores,
+            cores=os.cpu_count() or 1,
             runtime=f"LiteRT {version('ai-edge-litert')}",
             load_before=load_before,
-            load_during=load_during,
+            load_during=float(np.mean([a["load_average"] for a in answers])) if answers else load_before,
             others_cores=_others_cores(cpu_before, done - started),
         ),
         seconds={
             "probes": probed - started,
-            "loading": sum(run["load_s"] for run in runs),
-            "rounds": sum(run["rounds_s"] for run in runs),
+            "loading": sum(answer["load_s"] for answer in answers),
+            "rounds": sum(answer["rounds_s"] for answer in answers),
+            "processes": measured - probed - sum(answer["load_s"] + answer["rounds_s"] for answer in answers),
+            "operators": done - measured,
             "total": done - started,
         },
     )
@@ -211,104 +196,192 @@ def allocate(probes: Mapping[str, Mapping[str, Any]], baseline: str, config: Ben
         load = (probe["load_ms"] + probe["first_ms"]) / 1e3 + config.warmup * latency[name]
         return load, latency[name] * (1 + invokes[name])
 
-    def per_instance(rounds: int) -> float:
-        all_names = [*probes, baseline]  # the control is another instance of the baseline
-        return CHILD_SECONDS + sum(load + rounds * block for load, block in map(cost, all_names))
+    def per_instance() -> float:
+        with_control = [*probes, baseline]
+        return CHILD_SECONDS + sum(load + rounds * block for load, block in map(cost, with_control))
 
     rounds = config.rounds
-    while rounds > LEAST_ROUNDS and per_instance(rounds) * config.instances > seconds:
+    while rounds > LEAST_ROUNDS and per_instance() * config.instances > seconds:
         rounds -= 1
-    while max(invokes.values()) > 1 and per_instance(rounds) * config.instances > seconds:
+    while max(invokes.values()) > 1 and per_instance() * config.instances > seconds:
         invokes = {name: max(1, n - 1) for name, n in invokes.items()}
     instances = config.instances
-    while instances > LEAST_INSTANCES and per_instance(rounds) * instances > seconds:
+    while instances > LEAST_INSTANCES and per_instance() * instances > seconds:
         instances -= 1
-    return Plan(instances, rounds, invokes)
+    return Plan(instances, rounds, invokes, per_instance())
 
 
-def _latency(
-    name: str,
-    times_ms: np.ndarray,
-    log_ratios: np.ndarray | None,
-    floor: float,
-    plan: Plan,
-    probe: Mapping[str, Any],
-    config: Benchmark,
-) -> Latency:
-    """`times_ms`: `[instances, rounds, invokes]`; `log_ratios`: `[instances, rounds]`, None for the baseline."""
-    ratio, call = Interval(1.0, 1.0, 1.0), "baseline"
-    if log_ratios is not None:
-        ratio = stats.bootstrap_ratio(log_ratios, seed=config.seed)
-        certain = (ratio.low > 1 or ratio.high < 1) and abs(np.log(ratio.estimate)) > floor
-        call = "no difference" if not certain else "faster" if ratio.estimate < 1 else "slower"
-    return Latency(
-        name=name,
-        latency_ms_mean=float(times_ms.mean()),
-        latency_ms_std=float(times_ms.std(ddof=1)),
-        latency_ms_median=float(np.median(times_ms)),
-        latency_ms_p90=float(np.quantile(times_ms, 0.9)),
-        ratio=ratio,
-        call=call,  # type: ignore[arg-type]
-        load_ms=probe["load_ms"],
-        first_ms=probe["first_ms"],
-        peak_memory_bytes=probe["peak_memory_bytes"],
-        delegate=probe["delegate"],
-        invokes=plan.invokes[name],
-    )
+# --- The phases ------------------------------------------------------------------------------------------------
 
 
-# --- Children --------------------------------------------------------------------------------------------------
+@dataclass
+class _Instances:
+    """What came of the rounds: `probes` of the artifacts that survived, `answers` of the children, by instance."""
+
+    reference: str
+    probes: dict[str, dict[str, Any]]
+    plan: Plan
+    answers: list[dict[str, Any]]
+    failures: list[Failure]
 
 
-def _rounds(
-    artifacts: Mapping[str, Path],
+def _probe(
+    paths: Mapping[str, str], config: Benchmark, tell: Progress
+) -> tuple[dict[str, dict[str, Any]], list[Failure]]:
+    """Loads each artifact in a process of its own. Both what can be run and what can't."""
+    probes, failures = {}, []
+    for i, (name, path) in enumerate(paths.items()):
+        tell(i / len(paths), f"load {name}")
+        answer = _ask("probe", PATIENCE_SECONDS, path=path, threads=config.threads, seconds=PROBE_SECONDS)
+        if "error" in answer:
+            failures.append(Failure(name, answer["error"]))
+        else:
+            probes[name] = answer
+    return probes, failures
+
+
+def _instances(
+    paths: Mapping[str, str],
     baseline: str,
-    probes: Mapping[str, Any],
-    plan: Plan,
+    probes: Mapping[str, dict[str, Any]],
     config: Benchmark,
-    instance: int,
-) -> dict[str, Any]:
-    """The answer of one instance of each artifact and of the control; of a crash, the name of what was running."""
-    models = {name: os.path.abspath(artifacts[name]) for name in probes} | {
-        CONTROL: os.path.abspath(artifacts[baseline])
-    }
+    until: float,
+    tell: Progress,
+) -> _Instances:
+    """A process per instance, with one interpreter of each artifact and two of the baseline, by the time `until`."""
+    left = dict(probes)
+    failures: list[Failure] = []
+    while left:
+        reference = baseline if baseline in left else next(iter(left))
+        started = time.monotonic()
+        plan = allocate(left, reference, config, until - started)
+        models = {name: paths[name] for name in left} | {CONTROL: paths[reference]}
+        answers: list[dict[str, Any]] = []
+        while len(answers) < plan.instances:
+            tell(len(answers) / plan.instances, f"instance {len(answers) + 1} of {plan.instances}")
+            answer = _rounds(models, plan, config, len(answers))
+            if "error" in answer:
+                break
+            answers.append(answer)
+            spent = time.monotonic() - started
+            if len(answers) >= LEAST_INSTANCES and time.monotonic() + spent / len(answers) > until:
+                break  # slower than the probes promised: the budget holds
+        if "error" not in answer:
+            return _Instances(reference, left, plan, answers, failures)
+        # It ran in its probe and crashed now. Those measured beside it are measured again without it.
+        crashed = reference if answer["name"] == CONTROL else answer["name"]
+        failures.append(Failure(crashed, answer["error"]))
+        del left[crashed]
+    return _Instances(baseline, {}, Plan(0, 0, {}, 0.0), [], failures)
+
+
+def _rounds(models: Mapping[str, str], plan: Plan, config: Benchmark, instance: int) -> dict[str, Any]:
+    """The answer of one instance of each of `models`; of a crash also `name`, what was being run."""
+    reference = next(name for name, path in models.items() if path == models[CONTROL])
     with tempfile.NamedTemporaryFile() as at:
-        at.write(b"\0")
+        at.write(b"\0\0")
         at.flush()
         answer = _ask(
-            action="rounds",
+            "rounds",
+            PATIENCE_SECONDS + 10 * plan.seconds_per_instance,
             models=models,
             threads=config.threads,
             warmup=config.warmup,
             rounds=plan.rounds,
-            invokes=plan.invokes | {CONTROL: plan.invokes[baseline]},
+            invokes=plan.invokes | {CONTROL: plan.invokes[reference]},
             seed=config.seed + instance,
             at=at.name,
         )
         if "error" in answer:
             at.seek(0)
-            name = list(models)[at.read(1)[0]]
-            answer["name"] = baseline if name == CONTROL else name
+            answer["name"] = list(models)[int.from_bytes(at.read(2), "little")]
         return answer
 
 
-def _ask(**request: Any) -> dict[str, Any]:
+def _profile_seconds(probes: Mapping[str, Mapping[str, Any]]) -> float:
+    return sum(
+        CHILD_SECONDS + (p["load_ms"] + p["first_ms"] + 1.25 * PROFILED_INVOKES * p["latency_ms"]) / 1e3
+        for p in probes.values()
+    )
+
+
+def _profile(
+    paths: Mapping[str, str], probes: Mapping[str, dict[str, Any]], config: Benchmark, until: float, tell: Progress
+) -> dict[str, tuple[OperatorTime, ...]]:
+    """Time per operator, for as many as there is time. Where the runtime can't say, nothing: the artifact did run."""
+    found = {}
+    for i, (name, probe) in enumerate(probes.items()):
+        if time.monotonic() + _profile_seconds({name: probe}) > until:
+            break
+        tell(i / len(probes), f"operators of {name}")
+        answer = _ask("profile", PATIENCE_SECONDS, path=paths[name], threads=config.threads, invokes=PROFILED_INVOKES)
+        found[name] = tuple(OperatorTime(*pair) for pair in answer.get("operators", ()))
+    return found
+
+
+def _compare(
+    instances: _Instances, config: Benchmark, operators: Mapping[str, tuple[OperatorTime, ...]]
+) -> tuple[tuple[Latency, ...], Interval, float]:
+    """Every artifact, the control, and the noise floor: what the control's interval does not exclude."""
+    if not instances.answers:
+        return (), Interval(1.0, 0.0, np.inf), np.inf
+    names = [*instances.probes, CONTROL]
+    # [instances, rounds, invokes]; the number of invokes differs from artifact to artifact
+    times_ms = {name: np.array([a["times_ns"][name] for a in instances.answers], float) / 1e6 for name in names}
+    rounds = {name: np.log(np.median(times, axis=2)) for name, times in times_ms.items()}
+    ratios = {
+        name: stats.bootstrap_ratio(rounds[name] - rounds[instances.reference], seed=config.seed)
+        for name in names
+        if name != instances.reference
+    }
+    control = ratios[CONTROL]
+    floor = float(np.exp(np.abs(np.log([control.low, control.high])).max()) - 1)
+
+    def latency(name: str) -> Latency:
+        ratio, times, probe = ratios.get(name, Interval(1.0, 1.0, 1.0)), times_ms[name], instances.probes[name]
+        return Latency(
+            name=name,
+            latency_ms_mean=float(times.mean()),
+            latency_ms_std=float(times.std(ddof=1)),
+            latency_ms_median=float(np.median(times)),
+            latency_ms_p90=float(np.quantile(times, 0.9)),
+            ratio=ratio,
+            call="baseline" if name == instances.reference else call(ratio, floor),
+            load_ms=probe["load_ms"],
+            first_ms=probe["first_ms"],
+            peak_memory_bytes=probe["peak_memory_bytes"],
+            delegate=probe["delegate"],
+            invokes=instances.plan.invokes[name],
+            operators=operators.get(name, ()),
+        )
+
+    return tuple(map(latency, instances.probes)), control, floor
+
+
+def call(ratio: Interval, noise_floor: float) -> Call:
+    """What may be said of a ratio of latencies: nothing unless its interval excludes 1 and it exceeds the floor."""
+    if ratio.low <= 1 <= ratio.high or max(ratio.estimate, 1 / ratio.estimate) <= 1 + noise_floor:
+        return "no difference"
+    return "faster" if ratio.estimate < 1 else "slower"
+
+
+def _ask(action: str, patience_seconds: float, **request: Any) -> dict[str, Any]:
     """The answer of a fresh child process; {"error": reason} if it crashed, hung or could not do what it was asked."""
     # -P: beside the child lie modules that are none of its business.
     command = [sys.executable, "-P", str(Path(__file__).with_name("child.py"))]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        answer, errors = process.communicate(json.dumps(request).encode(), timeout=ANSWER_SECONDS)
+        answer, errors = process.communicate(json.dumps(request | {"action": action}).encode(), patience_seconds)
     except subprocess.TimeoutExpired:
-        return {"error": f"gave no answer in {ANSWER_SECONDS} seconds"}
+        return {"error": f"gave no answer in {patience_seconds:.0f} seconds"}
     finally:
         process.kill()
         process.wait()
     if process.returncode < 0:
-        return {"error": f"crashed the interpreter ({signal.Signals(-process.returncode).name})"}
+        return {"error": f"crashes the interpreter ({signal.Signals(-process.returncode).name})"}
     if process.returncode:
         last = errors.decode(errors="replace").strip().splitlines()[-1:]
-        return {"error": f"ended the interpreter with exit code {process.returncode}: {' '.join(last)}"}
+        return {"error": f"ends the interpreter with exit code {process.returncode}: {' '.join(last)}"}
     return json.loads(answer)
 
 

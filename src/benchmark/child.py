@@ -4,12 +4,14 @@ Run by its path, so that the process holds numpy and LiteRT and nothing else: a 
 stdout.
 """
 
+import ctypes
 import json
 import mmap
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -74,7 +76,7 @@ def rounds(
         start = time.perf_counter()
         interpreters = {}
         for i in shuffled(rng, names):
-            current[0] = i
+            current[:2] = i.to_bytes(2, "little")
             interpreters[names[i]] = load(models[names[i]], threads)
             for _ in range(1 + warmup):
                 interpreters[names[i]].invoke()
@@ -82,12 +84,78 @@ def rounds(
         times: dict[str, list[list[int]]] = {name: [] for name in names}
         for _ in range(rounds):
             for i in shuffled(rng, names):
-                current[0] = i
+                current[:2] = i.to_bytes(2, "little")
                 interpreter = interpreters[names[i]]
                 interpreter.invoke()
                 times[names[i]].append([time_ns(interpreter) for _ in range(invokes[names[i]])])
     done = time.perf_counter()
     return {"times_ns": times, "load_s": loaded - start, "rounds_s": done - loaded, "load_average": os.getloadavg()[0]}
+
+
+def profile(path: str, threads: int, invokes: int) -> dict[str, Any]:
+    """Milliseconds per invoke of each operator that the runtime executes, delegates' own ones included, in their order.
+
+    The Python API of ai-edge-litert 2.3 has no profiler; the C API in the same wheel has one
+    (litert/c/litert_profiler.h, a microsecond's resolution), so this goes through ctypes. Handles are never freed:
+    the process ends.
+    """
+    # A wheel that moved or changed the functions must cost this answer, not the process: signatures stay unchecked.
+    library = ctypes.CDLL(os.path.join(os.path.dirname(sys.modules["ai_edge_litert"].__file__ or ""), "libLiteRt.so"))
+    handle, first, none = ctypes.c_void_p, ctypes.c_size_t(0), ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+
+    def call(function: str, *arguments: Any) -> None:
+        if status := getattr(library, "LiteRt" + function)(*arguments):
+            raise RuntimeError(f"LiteRt{function} gave status {status}")
+
+    def get(function: str, *arguments: Any) -> ctypes.c_void_p:
+        result = handle()
+        call(function, *arguments, ctypes.byref(result))
+        return result
+
+    environment = get("CreateEnvironment", 0, None)
+    model = get("CreateModelFromFile", environment, path.encode())
+    options = get("CreateOptions")
+    call("SetOptionsHardwareAccelerators", options, 1)  # CPU
+    texts = (b"runtime_options_string", b"enable_profiling = true\n"), (b"xnnpack", b"num_threads = %d\n" % threads)
+    for identifier, text in texts:
+        call("AddOpaqueOptions", options, get("CreateOpaqueOptions", identifier, text, none))
+    compiled = get("CreateCompiledModel", environment, model, options)
+    signature = get("GetModelSignature", model, first)
+
+    def buffers(kind: str) -> tuple[ctypes.c_size_t, Any]:
+        number = ctypes.c_size_t()
+        call(f"GetNumSignature{kind}s", signature, ctypes.byref(number))
+        made = (handle * number.value)()
+        for i in map(ctypes.c_size_t, range(number.value)):
+            tensor = get(f"GetSignature{kind}TensorByIndex", signature, i)
+            # LiteRtRankedTensorType: dtype, rank, dimensions, … of 4 bytes each; -1 is a dimension that may vary.
+            shape = (ctypes.c_int32 * 64)()
+            call("GetRankedTensorType", tensor, shape)
+            shape[2:10] = [abs(n) for n in shape[2:10]]
+            needs = get(f"GetCompiledModel{kind}BufferRequirements", compiled, first, i)
+            made[i.value] = get("CreateManagedTensorBufferFromRequirements", environment, shape, needs)
+        return number, made
+
+    arguments = (compiled, first, *buffers("Input"), *buffers("Output"))
+    profiler = get("CompiledModelGetProfiler", compiled)
+    for _ in range(max(1, invokes // 4)):
+        call("RunCompiledModel", *arguments)
+    call("StartProfiler", profiler)
+    for _ in range(invokes):
+        call("RunCompiledModel", *arguments)
+    call("StopProfiler", profiler)
+    summary = ctypes.c_char_p()
+    call("GetProfileSummary", profiler, compiled, ctypes.byref(summary))
+    return {"operators": operators((summary.value or b"").decode())}
+
+
+def operators(summary: str) -> list[tuple[str, float]]:
+    """(name, average milliseconds) of each row of the profiler's first table, "Run Order"."""
+    table = summary.split("Run Order", 1)[-1].split("Top by Computation Time", 1)[0]
+    # node type, start, first, avg ms, %, cdf%, memory, times called, name
+    row = re.compile(r"\s*(\S.*?)\s+[\d.]+\s+[\d.]+\s+([\d.]+)\s+[\d.]+%\s+[\d.]+%\s+[\d.]+\s+\d+\s+(.*)")
+    found = (row.match(line) for line in table.splitlines())
+    return [(match[1].removeprefix("Delegate/"), float(match[2])) for match in found if match]
 
 
 def shuffled(rng: np.random.Generator, names: list[str]) -> Iterator[int]:
@@ -108,10 +176,10 @@ def main() -> None:
     with os.fdopen(os.dup(1), "w") as answer:
         os.dup2(2, 1)
         request = json.load(sys.stdin)
-        action = request.pop("action")
+        actions: dict[str, Callable[..., dict[str, Any]]] = {"probe": probe, "rounds": rounds, "profile": profile}
         try:
-            result = probe(**request) if action == "probe" else rounds(**request)
-        except (ValueError, RuntimeError, OSError) as error:
+            result = actions[request.pop("action")](**request)
+        except (ValueError, RuntimeError, OSError, AttributeError) as error:
             result = {"error": " ".join(str(error).split()) or type(error).__name__}
         json.dump(result, answer)
 
