@@ -31,18 +31,22 @@ from src.tracking import Store, check_writable, reason
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 ERRORS = Path("mlruns/hydra/errors.log")
+_errors: list[Exception] = []
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def task(composed: DictConfig) -> str | None:
+def task(composed: DictConfig) -> Any:
     """What Hydra calls: without `-m` for all there is to do, with `-m` for each job of the sweeper."""
-    config = _checked(composed, HydraConfig.get().runtime.choices)
-    if config.sweep.stage:
-        return _job(config)
+    if composed.sweep.stage:
+        return _job(_checked(composed, HydraConfig.get().runtime.choices))
     overrides = HydraConfig.get().overrides
-    launch = sweep.launch_here(_log_file())
-    sweep.run([list(overrides.task)], _composer(overrides.hydra), launch, command=_command())
-    return None
+    try:
+        launch = sweep.launch_here(_log_file())
+        return sweep.run([list(overrides.task)], _composer(overrides.hydra), launch, command=_command())
+    except Exception as error:
+        # Raised, Hydra would print a line of its own above ours.
+        _errors.append(error)
+        return error
 
 
 def multirun(sweeper: Any, arguments: list[str]) -> str:
@@ -122,8 +126,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        _check_output()
         _refuse_null_options(sys.argv[1:])
         task()
+        if _errors:
+            raise _errors[0]
     except KeyboardInterrupt:
         sys.exit(130)
     except sweep.Failed as error:
@@ -141,6 +148,14 @@ def main() -> None:
             raise
         print(f"error: {reason(error)} (traceback in {ERRORS})", file=sys.stderr)
         sys.exit(1)
+
+
+def _check_output() -> None:
+    try:
+        ERRORS.parent.mkdir(parents=True, exist_ok=True)
+        ERRORS.open("a").close()
+    except OSError as error:
+        raise UserError(f"{ERRORS.parent}: can't be written ({error.strerror}); takes a folder that can") from None
 
 
 def _record(error: BaseException) -> None:

@@ -1,0 +1,63 @@
+"""What several tests use: the program as a user runs it, in a folder of its own, and one sweep of the twelve."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from src.config import Tracking
+from src.tracking import Record, Store
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENT = "compression"
+
+
+@dataclass
+class Place:
+    """A folder in which the program runs as if checked out there, with what it leaves."""
+
+    folder: Path
+
+    def run(self, *arguments: str, module: str = "src.run", timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def store(self) -> Store:
+        return Store(Tracking(uri=f"sqlite:///{self.folder}/mlruns/mlflow.db", experiment=EXPERIMENT))
+
+    def newest_sweep(self) -> Record:
+        return self.store().search("tags.kind = 'sweep'", 1)[0]
+
+    def variants(self, sweep: Record) -> dict[str, Record]:
+        found = self.store().search(f"tags.kind = 'variant' and tags.`mlflow.parentRunId` = '{sweep.run_id}'")
+        return {record.name: record for record in found}
+
+    def stages(self) -> list[str]:
+        return sorted(record.name for record in self.store().search("tags.kind = 'stage'"))
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.CompletedProcess[str]]:
+    """The twelve variants of `experiment=smoke`, run once from scratch, and what the command printed."""
+    place = Place(tmp_path_factory.mktemp("twelve"))
+    done = place.run("-m", "experiment=smoke")
+    assert done.returncode == 0, done.stderr
+    return place, done

@@ -1,0 +1,85 @@
+"""What the command line promises before any work: one line for what it can't use, and help that teaches."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Place
+
+
+def no_images(folder: Path) -> None:
+    for name in ("cat", "dog"):
+        (folder / "pictures" / name).mkdir(parents=True)
+        (folder / "pictures" / name / "notes.txt").write_text("no image")
+
+
+WRONG = [
+    (["prune=p9"], "prune=p9: no such option; takes one of magnitude, none, p1, p2"),
+    (["-m", "prune=p9,p1"], "prune=p9: no such option; takes one of magnitude, none, p1, p2"),
+    (["prune.final_sparsity=1.5"], "prune.final_sparsity=1.5: takes a number of at least 0 and below 1"),
+    (["-m", "prune.final_sparsity=0.5,1.5"], "prune.final_sparsity=1.5: takes a number of at least 0 and below 1"),
+    (["quant.representative_images=0"], "quant.representative_images=0: takes a whole number of at least 1"),
+    (["train.epochs=abc"], "train.epochs=abc: takes a whole number of at least 1"),
+    (["prunee=p1"], "prunee: no such key; did you mean prune?"),
+    (["prune.final_sparsty=0.3"], "prune.final_sparsty: no such key; did you mean prune.final_sparsity?"),
+    (["prune=null"], "prune=null: takes one of magnitude, none, p1, p2"),
+    (["-m", "quant=drq,null"], "quant=drq,null: takes one of drq, f16, fiq, none"),
+    (["data=image_folder"], "data.path=null: takes text that is not empty"),
+    (["data=image_folder", "data.path=/nowhere"], "data.path=/nowhere: "),
+    (["data=image_folder", "data.path=pictures"], "data.path=pictures"),
+    (["seed=-1"], "seed=-1: takes a whole number of at least 0 and below 4294967296"),
+    (["tracking.uri=nonsense"], "tracking.uri=nonsense: takes sqlite:///FILE"),
+    (["tracking.uri=sqlite:////proc/mlruns/mlflow.db"], "tracking.uri=sqlite:////proc/mlruns/mlflow.db: "),
+    (["prune=p1", "prune.begin=0.9", "prune.end=0.1"], "prune: end=0.1 lies before begin=0.9"),
+    (["model._target_=src.models.none.build"], "model._target_=src.models.none.build: takes the dotted path"),
+    (["prune==p1"], ""),
+]
+
+
+@pytest.mark.parametrize(("arguments", "line"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_wrong_input_is_one_line_with_exit_code_2(place: Place, arguments: list[str], line: str) -> None:
+    no_images(place.folder)
+    done = place.run(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: {line}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert "Traceback" in (place.folder / "mlruns/hydra/errors.log").read_text()
+    assert not (place.folder / "mlruns/mlflow.db").exists(), "nothing was recorded"
+
+
+def test_a_store_that_cannot_be_written_is_one_line(place: Place) -> None:
+    (place.folder / "mlruns").write_text("a file where the folder should be")
+    done = place.run("prune=p1")
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*mlruns.*\n", done.stderr), done.stderr
+
+
+def test_wrong_input_is_told_before_tensorflow_and_mlflow_are_imported(place: Place) -> None:
+    code = """
+import sys
+sys.argv = ["run", "train.epochs=abc"]
+from src.run import main
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 2
+slow = {"tensorflow", "tf_keras", "mlflow"} & set(sys.modules)
+assert not slow, slow
+"""
+    import subprocess
+    import sys
+
+    from conftest import environment
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=place.folder, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_shows_groups_options_and_examples(place: Place) -> None:
+    done = place.run("--help")
+    assert done.returncode == 0
+    for expected in ("python -m src.run -m prune=p1,p2 quant=drq,fiq,f16", "quant: drq, f16, fiq, none", "epochs: 20"):
+        assert expected in done.stdout

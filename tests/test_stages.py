@@ -1,0 +1,147 @@
+"""Training, pruning and conversion on their own: what a stage may and may not do to its parent."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src import convert, prune, train
+from src.config import (
+    Architecture,
+    Augment,
+    Digits,
+    FullInteger,
+    Layers,
+    MagnitudePruning,
+    Preprocess,
+    Quantization,
+    Train,
+)
+from src.data import digits
+from src.models import small_cnn, vgg26m
+from src.tracking import sha256
+
+PRUNING = MagnitudePruning(
+    schedule="polynomial",
+    initial_sparsity=0.0,
+    final_sparsity=0.5,
+    begin=0.0,
+    end=0.6,
+    frequency=7,
+    epochs=2,
+    batch_size=64,
+    learning_rate=1e-3,
+    layers=Layers(types=("Dense", "Conv2D"), min_share=0.05),
+)
+
+
+@pytest.fixture(scope="module")
+def task() -> train.Task:
+    return train.Task(digits.load(Digits(), 0), Preprocess(), Augment(), 0)
+
+
+@pytest.fixture(scope="module")
+def trained(task: train.Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    checkpoint = tmp_path_factory.mktemp("train") / "model.h5"
+    shape, classes = task.dataset.shape, len(task.dataset.classes)
+    train.fit(
+        Train(epochs=2, batch_size=64, learning_rate=2e-3),
+        lambda: small_cnn.build(Architecture(), shape, classes),
+        task,
+        checkpoint,
+    )
+    return checkpoint
+
+
+def test_pruning_twice_changes_neither_the_parent_nor_the_first(
+    task: train.Task, trained: Path, tmp_path: Path
+) -> None:
+    p1, p2 = tmp_path / "p1.h5", tmp_path / "p2.h5"
+    dense = sha256(trained), convert.float32(Quantization(), trained, task)
+    prune.magnitude(PRUNING, trained, task, p1)
+    first = sha256(p1), convert.dynamic_range(Quantization(), p1, task)
+    prune.magnitude(replace(PRUNING, initial_sparsity=0.5, final_sparsity=0.8), trained, task, p2)
+    assert (sha256(trained), convert.float32(Quantization(), trained, task)) == dense
+    assert (sha256(p1), convert.dynamic_range(Quantization(), p1, task)) == first
+    assert convert.dynamic_range(Quantization(), p2, task) != first[1]
+
+
+@pytest.mark.parametrize("schedule", ["polynomial", "constant"])
+def test_every_pruned_layer_has_the_final_sparsity_and_no_other_has_zeros(
+    schedule: str, task: train.Task, trained: Path, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "pruned.h5"
+    prune.magnitude(replace(PRUNING, schedule=schedule, final_sparsity=0.7), trained, task, checkpoint)
+    model = train.restore(checkpoint)
+    zeros = {layer.name: float((layer.kernel.numpy() == 0).mean()) for layer in model.layers if layer.weights}
+    pruned = {name: share for name, share in zeros.items() if name in ("conv2", "conv3", "dense1")}
+    assert pruned == {name: pytest.approx(0.7, abs=1e-3) for name in pruned}
+    assert zeros["conv1"] == 0
+    assert zeros["classifier"] == 0
+
+
+def test_the_mask_is_the_one_of_tfmot() -> None:
+    import tensorflow as tf
+    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_schedule
+
+    weights = tf.Variable(np.random.default_rng(0).normal(size=(3, 3, 17, 29)).astype(np.float32))
+    for sparsity in (0.0, 0.37, 0.5, 0.99):
+        schedule = pruning_schedule.ConstantSparsity(sparsity, 0)
+        theirs = pruning_impl.Pruning(lambda: 0, [], schedule, (1, 1), "AVG")._update_mask(weights)[1]
+        np.testing.assert_array_equal(prune.mask(weights.numpy(), sparsity), theirs)
+
+
+def test_a_policy_that_takes_no_layer_is_refused(task: train.Task, trained: Path, tmp_path: Path) -> None:
+    nothing = replace(PRUNING, layers=Layers(types=("Dense",), pattern="x"))
+    with pytest.raises(ValueError, match="takes none of the layers conv1, conv2"):
+        prune.magnitude(nothing, trained, task, tmp_path / "none.h5")
+
+
+def test_the_policies_reach_the_sparsity_of_the_study_on_its_classifier() -> None:
+    model = vgg26m.build(Architecture(), (32, 32, 3), 10)
+    assert model.count_params() == pytest.approx(26.3e6, rel=0.03)
+    assert model.get_layer("dense1").count_params() > 0.6 * model.count_params()
+    share = prune.choose(model, Layers(types=("Dense", "Conv2D"), min_share=0.05)).share
+    assert 0.5 * share == pytest.approx(0.45, abs=0.01)
+    assert 0.8 * share == pytest.approx(0.70, abs=0.01)
+
+
+@pytest.mark.parametrize("build", [small_cnn.build, vgg26m.build])
+@pytest.mark.parametrize(("shape", "classes"), [((8, 8, 1), 2), ((33, 20, 3), 7)])
+def test_architectures_adapt_to_images_and_classes(build, shape: tuple[int, int, int], classes: int) -> None:
+    model = build(Architecture(), shape, classes)
+    assert model.output_shape == (None, classes)
+    scores = model(np.zeros((2, *shape), np.float32)).numpy()
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_full_integer_takes_and_gives_int8(task: train.Task, trained: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    few = convert.full_integer(FullInteger(representative_images=5), trained, task)
+    many = convert.full_integer(FullInteger(representative_images=500), trained, task)
+    assert few.content != many.content, "the ranges come from the images"
+    interpreter = Interpreter(model_content=many.content)
+    assert [d["dtype"] for d in interpreter.get_input_details() + interpreter.get_output_details()] == [
+        np.int8,
+        np.int8,
+    ]
+
+
+def test_augmentation_mirrors_and_moves_and_is_seeded() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 6, 3), np.uint8)
+
+    def changed(how: Augment) -> np.ndarray:
+        return train.augmented(images, how, np.random.default_rng(1))
+
+    np.testing.assert_array_equal(changed(Augment()), images)
+    mirrored = changed(Augment(flip=True))
+    same = (mirrored == images).all((1, 2, 3))
+    assert 0 < same.sum() < 64
+    np.testing.assert_array_equal(mirrored[~same], images[~same][:, :, ::-1])
+    moved = changed(Augment(shift=0.25))
+    assert moved.shape == images.shape
+    np.testing.assert_array_equal(moved, changed(Augment(shift=0.25)))
+    # Two rows and two columns of edge, at most: the middle of each image is somewhere in the moved one.
+    assert all(images[i, 4, 3] in moved[i].reshape(-1, 3) for i in range(64))

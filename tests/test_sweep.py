@@ -1,0 +1,165 @@
+"""What a sweep leaves, what it reuses, and what a failure in it costs: real runs of the whole program."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from conftest import Place
+
+from src import tracking
+
+VARIANTS = {f"{p}-{q}" for p in ("none", "p1", "p2") for q in ("none", "drq", "fiq", "f16")}
+
+
+def test_the_default_grid_is_the_twelve(twelve) -> None:
+    place, _ = twelve
+    sweep = place.newest_sweep()
+    assert sweep.status == "FINISHED"
+    assert {name: record.status for name, record in place.variants(sweep).items()} == dict.fromkeys(
+        VARIANTS, "FINISHED"
+    )
+
+
+def test_twelve_variants_cost_one_training_and_two_prunings(twelve) -> None:
+    assert twelve[0].stages() == ["p1", "p2", "train"]
+
+
+def test_the_names_that_scripts_rely_on(twelve) -> None:
+    place, _ = twelve
+    store = place.store()
+    for name, record in place.variants(place.newest_sweep()).items():
+        assert {"kind", "variant", "stage", "key", "digest"} <= set(record.tags)
+        assert (record.tags["kind"], record.tags["variant"], record.tags["stage"]) == ("variant", name, "quant")
+        expected = {
+            "train_accuracy",
+            "validation_accuracy",
+            "test_accuracy",
+            "tflite_bytes",
+            "gzip_bytes",
+            "sparsity",
+            "latency_ms_mean",
+            "latency_ms_std",
+            "latency_ms_median",
+            "latency_ms_p90",
+        }
+        if name != "none-none":
+            expected |= {"test_accuracy_drop", "gzip_ratio", "speedup"}
+        assert expected <= set(record.metrics)
+        assert tracking.sha256(store.file(record.run_id, f"model/{name}.tflite")) == record.tags["digest"]
+        for split in ("train", "validation", "test"):
+            assert store.file(record.run_id, f"predictions/{split}.npz").is_file()
+        assert store.file(record.run_id, "config.yaml").is_file()
+        assert store.file(record.run_id, "run.log").is_file()
+        assert 8 <= len(record.params) <= 14
+    for record in store.search("tags.kind = 'stage'"):
+        assert record.tags["stage"] in ("train", "prune")
+        assert store.file(record.run_id, tracking.CHECKPOINT, record.tags["digest"]).is_file()
+
+
+def test_what_it_learned_and_what_it_cost(twelve) -> None:
+    place, _ = twelve
+    found = {name: record.metrics for name, record in place.variants(place.newest_sweep()).items()}
+    assert found["none-none"]["test_accuracy"] > 0.9
+    # Of 57,482 parameters p1 and p2 prune 55,808 (conv2, conv3, dense1), half of them and four fifths.
+    assert found["p1-none"]["sparsity"] == pytest.approx(0.5 * 55808 / 57482, abs=0.005)
+    assert found["p2-none"]["sparsity"] == pytest.approx(0.8 * 55808 / 57482, abs=0.005)
+    for prune in ("none", "p1", "p2"):
+        sizes = [found[f"{prune}-{quant}"]["gzip_bytes"] for quant in ("none", "f16", "drq")]
+        assert sizes == sorted(sizes, reverse=True)
+
+
+def test_cascades_of_p1_are_not_those_of_p2(twelve) -> None:
+    place, _ = twelve
+    digests = [record.tags["digest"] for record in place.variants(place.newest_sweep()).values()]
+    assert len(set(digests)) == 12
+
+
+def test_each_scheme_says_what_it_produced(twelve) -> None:
+    place, _ = twelve
+    found = place.variants(place.newest_sweep())
+    types = {name: (found[name].tags["input_dtype"], found[name].tags["output_dtype"]) for name in VARIANTS}
+    assert {name for name, pair in types.items() if pair == ("int8", "int8")} == {"none-fiq", "p1-fiq", "p2-fiq"}
+    assert {pair for name, pair in types.items() if "fiq" not in name} == {("float32", "float32")}
+    assert found["none-fiq"].tags["float_operators"] == "none"
+    assert "CONV_2D" in found["none-none"].tags["float_operators"]
+
+
+def test_the_comparison_is_on_screen_in_the_parent_and_in_files(twelve) -> None:
+    place, done = twelve
+    sweep, store = place.newest_sweep(), place.store()
+    table = [line for line in done.stdout.splitlines() if re.match(r" (none|p1|p2)-", line)]
+    assert len(table) == 12
+    assert table[0].split()[0] == "none-none"
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    description = sweep.tags["mlflow.note.content"]
+    rows = list(csv.DictReader(io.StringIO(store.file(sweep.run_id, "comparison.csv").read_text())))
+    whole = json.loads(store.file(sweep.run_id, "comparison.json").read_text())
+    assert [row["variant"] for row in rows] == [row["variant"] for row in whole["variants"]]
+    assert [row["variant"] for row in rows] == [line.split()[0] for line in table]
+    assert all(f"| {name} |" in description for name in VARIANTS)
+
+
+def test_the_same_sweep_again_trains_and_prunes_nothing_and_a_deleted_stage_runs_again(twelve) -> None:
+    place, _ = twelve
+    before = place.variants(place.newest_sweep())
+    done = place.run("-m", "experiment=smoke", "prune=p1,p2", "quant=drq")
+    assert done.returncode == 0, done.stderr
+    assert place.stages() == ["p1", "p2", "train"]
+    again = place.variants(place.newest_sweep())
+    assert set(again) == {"none-none", "p1-drq", "p2-drq"}, "the baseline joins a sweep that did not ask for it"
+    for name, record in again.items():
+        assert record.tags["reused_from"] == before[name].run_id
+        assert record.tags["digest"] == before[name].tags["digest"]
+        assert record.metrics["latency_ms_median"] > 0
+
+    store = place.store()
+    p1 = next(record for record in store.search("tags.kind = 'stage'") if record.name == "p1")
+    store.client.delete_run(p1.run_id)
+    for record in store.search("tags.kind = 'variant' and tags.variant = 'p1-drq'"):
+        store.client.delete_run(record.run_id)
+    done = place.run("-m", "experiment=smoke", "prune=p1,p2", "quant=drq")
+    assert done.returncode == 0, done.stderr
+    assert "to train: p1;" in done.stderr
+    assert place.stages() == ["p1", "p2", "train"]
+    assert place.variants(place.newest_sweep())["p1-drq"].tags["digest"] == before["p1-drq"].tags["digest"]
+
+
+def test_from_scratch_with_one_seed_the_artifacts_are_the_same_to_the_byte(twelve, place: Place) -> None:
+    done = place.run("-m", "experiment=smoke", "prune=p2", "quant=fiq,f16")
+    assert done.returncode == 0, done.stderr
+    first = twelve[0].variants(min(twelve[0].store().search("tags.kind = 'sweep'"), key=lambda sweep: sweep.started))
+    for name, record in place.variants(place.newest_sweep()).items():
+        assert record.tags["digest"] == first[name].tags["digest"], name
+
+
+def test_a_failed_variant_leaves_the_others_and_is_named_with_its_reason(twelve) -> None:
+    place, _ = twelve
+    done = place.run("-m", "experiment=smoke", "prune=none,p1", "quant=none", "prune.layers.pattern=nothing")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "failed: p1-none: p1: ValueError: prune.layers takes none of the layers conv1" in done.stderr
+    sweep = place.newest_sweep()
+    assert sweep.status == "FAILED"
+    assert {name: r.status for name, r in place.variants(sweep).items()} == {"none-none": "FINISHED"}
+    assert "| p1-none | failed |" in sweep.tags["mlflow.note.content"]
+
+
+def test_a_single_run_is_compared_with_its_baseline(twelve) -> None:
+    place, _ = twelve
+    done = place.run("experiment=smoke", "prune=p2", "quant=fiq")
+    assert done.returncode == 0, done.stderr
+    assert set(place.variants(place.newest_sweep())) == {"none-none", "p2-fiq"}
+
+
+def test_variants_that_differ_only_in_a_setting_have_names_of_their_own(twelve) -> None:
+    place, _ = twelve
+    done = place.run("-m", "experiment=smoke", "prune=none", "quant=fiq", "quant.representative_images=10,300")
+    assert done.returncode == 0, done.stderr
+    found = place.variants(place.newest_sweep())
+    assert set(found) == {
+        "none-none",
+        "none-fiq quant.representative_images=10",
+        "none-fiq quant.representative_images=300",
+    }
