@@ -93,7 +93,7 @@ def read_files(
                 notes.append(f"no room for {size / 2**30:.1f} GiB of decoded images in {cache}: they are decoded anew")
             else:
                 _write_manifest(manifest, files, contents)
-                reader = _kept(files, decode, shape, contents, data)
+                reader = _kept(files, decode, shape, _DataFile(data, shape, contents))
                 if size <= memory_bytes:
                     array = reader(np.arange(len(files)))
                     return contents, lambda rows: array[rows], notes
@@ -122,13 +122,37 @@ class _Known:
         return np.where(same, rows, -1)
 
 
+class _DataFile:
+    """Rows of decoded images in a file, each compared with its digest the first time that it is read."""
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], contents: Contents) -> None:
+        # Read rather than mapped: mapped pages count as this process's memory until the kernel wants them back.
+        self.descriptor = os.open(path, os.O_RDWR)
+        self.path, self.contents, self.row_bytes = path, contents, math.prod(shape)
+        self.checked = np.zeros(len(contents.reasons), bool)
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, OSError):
+            os.close(self.descriptor)
+
+    def get(self, row: int, image: np.ndarray) -> bool:
+        """Reads a row into `image` (uint8 `[height, width, channels]`) and says whether it is sound."""
+        count = os.preadv(self.descriptor, [image.data], row * self.row_bytes)
+        if not self.checked[row]:
+            self.checked[row] = count == self.row_bytes and np.array_equal(_digest(image), self.contents.pixels[row])
+        return bool(self.checked[row])
+
+    def mend(self, row: int, image: np.ndarray) -> None:
+        os.pwrite(self.descriptor, image.data, row * self.row_bytes)
+
+
 def _without_cache(
     files: Files, decode: Callable, shape: tuple[int, int, int], in_memory: bool, known: _Known | None
 ) -> tuple[Contents, Reader]:
     if in_memory:
         array = np.zeros((len(files), *shape), np.uint8)
-        return _examine(files, decode, None, None, array.__setitem__), lambda rows: array[rows]
-    contents = _examine(files, decode, known, None, None)
+        return _examine(files, decode, shape, None, None, array.__setitem__), lambda rows: array[rows]
+    contents = _examine(files, decode, shape, known, None, None)
     return contents, _decoding(files, decode, shape, contents)
 
 
@@ -150,14 +174,12 @@ def _with_rows(
     descriptor, temporary = _temporary(cache)
     try:
         os.ftruncate(descriptor, size)
-        rows = None
-        if known is not None and earlier is not None:
-            rows = _kept(known.files, decode, shape, known.contents, earlier, mend=False)
+        rows = _DataFile(earlier, shape, known.contents) if known is not None and earlier is not None else None
 
         def write(row: int, image: np.ndarray) -> None:
             os.pwrite(descriptor, np.ascontiguousarray(image).data, row * row_bytes)
 
-        contents = _examine(files, decode, known, rows, write)
+        contents = _examine(files, decode, shape, known, rows, write)
         path = _data_path(cache, contents, shape)
         os.replace(temporary, path)
     finally:
@@ -170,12 +192,13 @@ def _with_rows(
 def _examine(
     files: Files,
     decode: Callable,
+    shape: tuple[int, int, int],
     known: _Known | None,
-    earlier: Reader | None,
+    earlier: _DataFile | None,
     write: Callable[[int, np.ndarray], None] | None,
 ) -> Contents:
     """Reads, digests and decodes every file, and gives its pixels to `write`; spares itself the files that are known
-    where nobody wants their pixels or `earlier` (a reader of rows of `known`) has them."""
+    where nobody wants their pixels or `earlier`, the rows of `known`, has them."""
     found = Contents(
         np.zeros((len(files), 32), np.uint8), np.zeros((len(files), 16), np.uint8), [""] * len(files), [""] * len(files)
     )
@@ -187,12 +210,10 @@ def _examine(
             return False
         reason = known.contents.reasons[was]
         if write is not None and not reason:
-            if earlier is None:
+            image = np.empty(shape, np.uint8)
+            if earlier is None or not earlier.get(int(was), image):
                 return False
-            try:
-                write(row, earlier(rows[row : row + 1])[0])
-            except UserError:  # its row is damaged and the file is another one
-                return False
+            write(row, image)
         found.digests[row], found.pixels[row] = known.contents.digests[was], known.contents.pixels[was]
         found.formats[row], found.reasons[row] = known.contents.formats[was], reason
         return True
@@ -254,50 +275,27 @@ def _decoding(files: Files, decode: Callable, shape: tuple[int, int, int], conte
     return read
 
 
-def _kept(
-    files: Files, decode: Callable, shape: tuple[int, int, int], contents: Contents, data: Path, mend: bool = True
-) -> Reader:
-    """Reads rows of a data file; one that does not match its digest is decoded anew and, with `mend`, written back."""
-    # Read rather than mapped: mapped pages count as this process's memory until the kernel wants them back.
-    descriptor = _Descriptor(data, os.O_RDWR if mend else os.O_RDONLY)
-    row_bytes = math.prod(shape)
-    checked = np.zeros(len(files), bool)
-    again = _decoding(files, decode, shape, contents)
+def _kept(files: Files, decode: Callable, shape: tuple[int, int, int], data: _DataFile) -> Reader:
+    """Reads rows of a data file; damaged ones are decoded anew and written back."""
+    again = _decoding(files, decode, shape, data.contents)
 
     def read(rows: np.ndarray) -> np.ndarray:
         images = np.zeros((len(rows), *shape), np.uint8)
+        damaged: list[int] = []
 
         def one(i: int) -> None:
-            row = int(rows[i])
-            if contents.reasons[row]:
-                return
-            count = os.preadv(descriptor.number, [images[i].data], row * row_bytes)
-            if checked[row] or (count == row_bytes and np.array_equal(_digest(images[i]), contents.pixels[row])):
-                checked[row] = True
-                return
-            damaged.append(i)
+            if not data.contents.reasons[rows[i]] and not data.get(int(rows[i]), images[i]):
+                damaged.append(i)
 
-        damaged: list[int] = []
         _each(one, len(rows))
         if damaged:
-            log.warning("%s: %d damaged rows, decoded anew", data, len(damaged))
+            log.warning("%s: %d damaged rows, decoded anew", data.path, len(damaged))
             images[damaged] = again(rows[damaged])
-            for i in damaged if mend else ():
-                os.pwrite(descriptor.number, images[i].data, int(rows[i]) * row_bytes)
+            for i in damaged:
+                data.mend(int(rows[i]), images[i])
         return images
 
     return read
-
-
-class _Descriptor:
-    """An open file that closes when the last reader of it is gone."""
-
-    def __init__(self, path: Path, flags: int) -> None:
-        self.number = os.open(path, flags)
-
-    def __del__(self) -> None:
-        with suppress(AttributeError, OSError):
-            os.close(self.number)
 
 
 @functools.cache

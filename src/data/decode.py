@@ -1,6 +1,7 @@
 """From the bytes of one image file, of whatever kind, to uint8 pixels of one size. Knows Pillow, and no folders."""
 
 import io
+import logging
 import threading
 import warnings
 from contextlib import nullcontext
@@ -10,11 +11,29 @@ from PIL import Image, UnidentifiedImageError
 
 RULES = 1  # part of every cache key: raise it when the same bytes come out as other pixels
 
-# Pixel formats with a signature. EPS is left out because Pillow runs Ghostscript on it, TGA because anything can look
-# like one.
-FORMATS = (
-    "JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "PCX", "QOI", "SGI", "PSD",
-)  # fmt: skip
+# Pixel formats with a signature, those that this build of Pillow has. EPS is left out because Pillow runs Ghostscript
+# on it, TGA because anything can look like one.
+Image.init()
+FORMATS = [
+    name
+    for name in (
+        "JPEG",
+        "PNG",
+        "GIF",
+        "BMP",
+        "TIFF",
+        "WEBP",
+        "AVIF",
+        "JPEG2000",
+        "PPM",
+        "ICO",
+        "PCX",
+        "QOI",
+        "SGI",
+        "PSD",
+    )
+    if name in Image.OPEN
+]
 MAX_PIXELS = 89_478_485  # what Pillow calls a decompression bomb: 256 MiB as RGB
 MAX_BYTES = 1 << 30
 FILTERS = {
@@ -39,8 +58,10 @@ TRANSPOSE = {
 _LARGE_PIXELS = 1 << 24
 _large = threading.Lock()
 
-# `decode` refuses at the size at which Pillow would warn.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# A line per image about odd metadata, and at DEBUG one per PNG chunk, would drown what a run says. Of decompression
+# bombs Pillow warns where `decode` refuses.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.INFO)
 
 
 class UnreadableError(Exception):

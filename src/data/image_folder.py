@@ -37,7 +37,6 @@ def load(config: ImageFolder, seed: int) -> Dataset:
         "resize": config.resize,
         "crop": config.crop,
     }
-    Image.init()  # not thread-safe
     contents, read, cache_notes = read_files(
         files,
         functools.partial(

@@ -1,5 +1,6 @@
 """Data sets of TensorFlow Datasets: the optional extra `tfds`."""
 
+import importlib.util
 import math
 import os
 import tempfile
@@ -19,14 +20,11 @@ def load(config: Tfds, seed: int) -> Dataset:
     Raises `UserError` if the package or the data set is not there, or if it is not one of images with one class each.
     """
     key = f"data.name={config.name}"
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        raise UserError("data=tfds: needs the package tensorflow-datasets; make setup EXTRAS=dev,tfds installs it")
     backend.prepare()
-    try:
-        with backend.quiet():
-            import tensorflow_datasets
-    except ImportError as error:
-        raise UserError(
-            f"data=tfds: needs the package tensorflow-datasets ({error}); make setup EXTRAS=dev,tfds installs it"
-        ) from None
+    with backend.quiet():
+        import tensorflow_datasets
     directory = os.path.expanduser(config.dir) if config.dir else None
     try:
         builder = tensorflow_datasets.builder(config.name, data_dir=directory)
