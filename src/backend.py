@@ -24,6 +24,11 @@ def prepare() -> None:
         tf.config.threading.set_intra_op_parallelism_threads(os.cpu_count() or 1)
         tf.config.threading.set_inter_op_parallelism_threads(os.cpu_count() or 1)
         tf.config.list_logical_devices()
+        import tf_keras
+
+        # Otherwise dropout under XLA draws from a counter that every execution in the process moves on, and a stage
+        # would leave other bytes after another one than alone (TensorFlow 2.21).
+        tf_keras.backend.experimental.enable_tf_random_generator()
     tf.get_logger().setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import convert, prune, train
+from src import backend, convert, prune, train
 from src.config import (
     Architecture,
     Augment,
@@ -43,6 +43,7 @@ def task() -> train.Task:
 
 @pytest.fixture(scope="module")
 def trained(task: train.Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    backend.prepare()
     checkpoint = tmp_path_factory.mktemp("train") / "model.h5"
     shape, classes = task.dataset.shape, len(task.dataset.classes)
     train.fit(
@@ -65,6 +66,15 @@ def test_pruning_twice_changes_neither_the_parent_nor_the_first(
     assert (sha256(trained), convert.float32(Quantization(), trained, task)) == dense
     assert (sha256(p1), convert.dynamic_range(Quantization(), p1, task)) == first
     assert convert.dynamic_range(Quantization(), p2, task) != first[1]
+
+
+def test_a_stage_leaves_the_same_bytes_whatever_its_process_has_done_before(
+    task: train.Task, trained: Path, tmp_path: Path
+) -> None:
+    again = [tmp_path / f"{i}.h5" for i in range(2)]
+    for checkpoint in again:
+        prune.magnitude(PRUNING, trained, task, checkpoint)
+    assert sha256(again[0]) == sha256(again[1])
 
 
 @pytest.mark.parametrize("schedule", ["polynomial", "constant"])
