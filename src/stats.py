@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
-# scipy.stats takes almost a second to import; ndtri, and stdtrit and bdtr below, are what is needed of it.
-from scipy.special import bdtr, stdtrit  # isort: skip
+# Quantiles of the normal and of Student's t, and the binomial: scipy.stats would take almost a second to import.
+from scipy.special import bdtr, ndtri, stdtrit
 
 Call = Literal["better", "equal within the margin", "worse", "undecided"]
 
@@ -36,6 +35,7 @@ class PairedDrop:
     """Two models on the same images: what changed, and the drop in accuracy with its interval and exact p-value."""
 
     images: int
+    both_right: int
     right_to_wrong: int
     wrong_to_right: int
     drop: Interval
@@ -73,17 +73,20 @@ def paired_drop(baseline: np.ndarray, variant: np.ndarray, confidence: float = 0
     """
     if baseline.shape != variant.shape or baseline.ndim != 1 or not len(baseline):
         raise ValueError(f"shapes {baseline.shape} and {variant.shape}: takes two arrays [n] of the same n > 0 images")
-    both = int(np.count_nonzero(baseline & variant))
-    right_to_wrong = int(np.count_nonzero(baseline & ~variant))
-    wrong_to_right = int(np.count_nonzero(~baseline & variant))
-    neither = len(baseline) - both - right_to_wrong - wrong_to_right
-    return PairedDrop(
-        images=len(baseline),
-        right_to_wrong=right_to_wrong,
-        wrong_to_right=wrong_to_right,
-        drop=newcombe_paired(both, right_to_wrong, wrong_to_right, neither, confidence),
-        p_value=mcnemar_exact(right_to_wrong, wrong_to_right),
+    return _paired(
+        len(baseline),
+        int(np.count_nonzero(baseline & variant)),
+        int(np.count_nonzero(baseline & ~variant)),
+        int(np.count_nonzero(~baseline & variant)),
+        confidence,
     )
+
+
+def _paired(images: int, both: int, right_to_wrong: int, wrong_to_right: int, confidence: float) -> PairedDrop:
+    neither = images - both - right_to_wrong - wrong_to_right
+    drop = newcombe_paired(both, right_to_wrong, wrong_to_right, neither, confidence)
+    p_value = mcnemar_exact(right_to_wrong, wrong_to_right)
+    return PairedDrop(images, both, right_to_wrong, wrong_to_right, drop, p_value)
 
 
 def newcombe_paired(both: int, first_only: int, second_only: int, neither: int, confidence: float = 0.95) -> Interval:
@@ -136,37 +139,46 @@ def verdict(paired: PairedDrop, margin: float, confidence: float = 0.95, adjuste
     1. the whole interval lies inside (-margin, margin): *equal within the margin*, even where a smaller difference
        than the margin is certain;
     2. the interval lies on one side of 0 and the corrected p-value is at most 1 - confidence: *worse* or *better*;
-    3. *undecided*. `needs_images` is how many images would decide it by rule 1 or 2, whichever comes first, were the
-       difference and the share of changed images to stay what they are.
+    3. *undecided*. `needs_images` is how many images would decide it by rule 1 or 2, were the shares of images that
+       changed, one way and the other, to stay what they are.
     """
-    low, high = paired.drop.low, paired.drop.high
     adjusted = paired.p_value if adjusted_p is None else adjusted_p
-    alpha = 1 - confidence
+    decided = _call(paired, margin, confidence, adjusted)
+    if decided != "undecided":
+        return Verdict(decided)
+    return Verdict(decided, _images_to_decide(paired, margin, confidence, adjusted / paired.p_value))
+
+
+def _call(paired: PairedDrop, margin: float, confidence: float, adjusted_p: float) -> Call:
+    low, high = paired.drop.low, paired.drop.high
     if -margin < low and high < margin:
-        return Verdict("equal within the margin")
-    if adjusted <= alpha and low > 0:
-        return Verdict("worse")
-    if adjusted <= alpha and high < 0:
-        return Verdict("better")
-    return Verdict("undecided", _images_to_decide(paired, margin, confidence, adjusted))
+        return "equal within the margin"
+    if adjusted_p > 1 - confidence or low <= 0 <= high:
+        return "undecided"
+    return "worse" if low > 0 else "better"
 
 
-def _images_to_decide(paired: PairedDrop, margin: float, confidence: float, adjusted_p: float) -> int | None:
-    """None where no number would do: no difference at all and a margin of 0."""
-    drop, n = paired.drop.estimate, paired.images
-    needed = []
-    if abs(drop) < margin:
-        half_width = max(paired.drop.high - drop, drop - paired.drop.low)
-        needed.append(n * (half_width / (margin - abs(drop))) ** 2)
-    if drop:
-        changed = (paired.right_to_wrong + paired.wrong_to_right) / n
-        # Holm multiplied this p-value by adjusted / p: the same factor makes the test that much stricter.
-        factor = max(1.0, adjusted_p / paired.p_value)
-        z = _z(1 - (1 - confidence) / factor)
-        needed.append(changed * (z / drop) ** 2)
-    if not needed:
-        return None
-    return _round_up(max(min(needed), n + 1))
+def _images_to_decide(paired: PairedDrop, margin: float, confidence: float, correction: float) -> int | None:
+    """The fewest images, of the same shares as now, for which the rule decides; None where a billion would not do.
+
+    `correction` is what Holm multiplied the p-value by; it stays what it is.
+    """
+    counts = np.array([paired.both_right, paired.right_to_wrong, paired.wrong_to_right])
+
+    def decides(images: int) -> bool:
+        both, right_to_wrong, wrong_to_right = np.rint(counts * (images / paired.images)).astype(int).tolist()
+        more = _paired(images, both, right_to_wrong, wrong_to_right, confidence)
+        return _call(more, margin, confidence, min(1.0, more.p_value * correction)) != "undecided"
+
+    low = high = paired.images
+    while not decides(high):
+        low, high = high, 2 * high
+        if high > 1_000_000_000:
+            return None
+    while high - low > max(1, low // 200):
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return _round_up(high)
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> float:
@@ -209,23 +221,20 @@ def bootstrap_ratio(log_ratios: np.ndarray, confidence: float = 0.95, resamples:
     """Ratio of two latencies from paired rounds. `log_ratios`: `[instances, rounds]`, log(variant) - log(baseline).
 
     The estimate is the mean over instances of the median over rounds. Two instances of one file differ for as long as
-    they live, so the interval comes from a hierarchical bootstrap: instances are drawn anew, and rounds within each
-    (Kalibera and Jones 2013, ISMM). With few instances a percentile interval is too short: the percentiles are moved
-    outwards to what Student's t asks for (Hesterberg 2015, The American Statistician 69:371-386, "expanded
-    percentile").
+    they live, so the interval comes from a hierarchical bootstrap (Kalibera and Jones 2013, ISMM) that draws instances
+    anew, each with all of its rounds: to draw those anew as well would count their noise twice (Davison and Hinkley
+    1997, Bootstrap Methods and their Application, section 3.8). A bootstrap of few instances is too narrow, so its
+    quantiles are stretched to what Student's t asks for (Hesterberg 2015, The American Statistician 69:371-386).
     """
-    instances, rounds = log_ratios.shape
-    estimate = float(np.median(log_ratios, axis=1).mean())
-    if instances < 2:
+    medians = np.median(log_ratios, axis=1)
+    n, estimate = len(medians), float(medians.mean())
+    if n < 2:
         return Interval(math.exp(estimate), 0.0, math.inf)
     rng = np.random.default_rng(seed)
-    rows = rng.integers(instances, size=(resamples, instances, 1))
-    columns = rng.integers(rounds, size=(resamples, instances, rounds))
-    means = np.median(log_ratios[rows, columns], axis=2).mean(axis=1)
-    t = stdtrit(instances - 1, 0.5 + confidence / 2)
-    tail = float(ndtr(-math.sqrt(instances / (instances - 1)) * t))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(math.exp(estimate), float(np.exp(low)), float(np.exp(high)))
+    means = medians[rng.integers(n, size=(resamples, n))].mean(axis=1)
+    stretch = math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, 0.5 + confidence / 2)) / _z(confidence)
+    low, high = estimate + stretch * (np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2]) - estimate)
+    return Interval(math.exp(estimate), math.exp(low), math.exp(high))
 
 
 # --- Choice ----------------------------------------------------------------------------------------------------

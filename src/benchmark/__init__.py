@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +35,8 @@ CONTROL = "A/A control"  # a second instance of the baseline, measured like any 
 BLOCK_MS = 1.0
 INVOKES = (3, 50)  # least and most timed invokes per artifact and round
 LEAST_INSTANCES, LEAST_ROUNDS = 3, 3
+# How many instances there must be before the first look at whether they suffice, and between looks.
+FIRST_LOOK, NEXT_LOOK = 10, 5
 CHILD_SECONDS = 0.25  # to start a process with numpy and LiteRT
 PROBE_SECONDS = 0.1
 PROFILED_INVOKES = 20
@@ -184,7 +186,8 @@ def allocate(probes: Mapping[str, Mapping[str, Any]], baseline: str, config: Ben
     """Spends at most `seconds`, if the least that can be compared fits into them.
 
     What is short is taken from the rounds first, then from the invokes of a round and last from the instances: it is
-    between instances that one file differs most.
+    between instances that one file differs most. As many instances as there may be are seldom needed: those beyond
+    `FIRST_LOOK` cost no rounds.
     """
     latency = {name: probe["latency_ms"] / 1e3 for name, probe in probes.items()}
     low, high = INVOKES
@@ -201,9 +204,10 @@ def allocate(probes: Mapping[str, Mapping[str, Any]], baseline: str, config: Ben
         return CHILD_SECONDS + sum(load + rounds * block for load, block in map(cost, with_control))
 
     rounds = config.rounds
-    while rounds > LEAST_ROUNDS and per_instance() * config.instances > seconds:
+    wanted = min(config.instances, FIRST_LOOK)
+    while rounds > LEAST_ROUNDS and per_instance() * wanted > seconds:
         rounds -= 1
-    while max(invokes.values()) > 1 and per_instance() * config.instances > seconds:
+    while max(invokes.values()) > 1 and per_instance() * wanted > seconds:
         invokes = {name: max(1, n - 1) for name, n in invokes.items()}
     instances = config.instances
     while instances > LEAST_INSTANCES and per_instance() * instances > seconds:
@@ -266,6 +270,8 @@ def _instances(
             spent = time.monotonic() - started
             if len(answers) >= LEAST_INSTANCES and time.monotonic() + spent / len(answers) > until:
                 break  # slower than the probes promised: the budget holds
+            if _precise(answers, reference, config):
+                break
         if "error" not in answer:
             return _Instances(reference, left, plan, answers, failures)
         # It ran in its probe and crashed now. Those measured beside it are measured again without it.
@@ -326,14 +332,8 @@ def _compare(
     if not instances.answers:
         return (), Interval(1.0, 0.0, np.inf), np.inf
     names = [*instances.probes, CONTROL]
-    # [instances, rounds, invokes]; the number of invokes differs from artifact to artifact
-    times_ms = {name: np.array([a["times_ns"][name] for a in instances.answers], float) / 1e6 for name in names}
-    rounds = {name: np.log(np.median(times, axis=2)) for name, times in times_ms.items()}
-    ratios = {
-        name: stats.bootstrap_ratio(rounds[name] - rounds[instances.reference], seed=config.seed)
-        for name in names
-        if name != instances.reference
-    }
+    times_ms = {name: _times_ms(instances.answers, name) for name in names}
+    ratios = _ratios(times_ms, instances.reference, config)
     control = ratios[CONTROL]
     floor = float(np.exp(np.abs(np.log([control.low, control.high])).max()) - 1)
 
@@ -356,6 +356,34 @@ def _compare(
         )
 
     return tuple(map(latency, instances.probes)), control, floor
+
+
+def _precise(answers: Sequence[Mapping[str, Any]], reference: str, config: Benchmark) -> bool:
+    """Looks after 10 instances, 15, 20, …: few looks, so that stopping at a lucky one costs the intervals little."""
+    n = len(answers)
+    if n < FIRST_LOOK or (n - FIRST_LOOK) % NEXT_LOOK:
+        return False
+    times_ms = {name: _times_ms(answers, name) for name in answers[0]["times_ns"]}
+    found = _ratios(times_ms, reference, config).values()
+    # A large difference need not be known as closely: to a twentieth of its logarithm.
+    return all(
+        np.log(ratio.high / ratio.low) / 2 <= max(config.precision, abs(np.log(ratio.estimate)) / 20) for ratio in found
+    )
+
+
+def _times_ms(answers: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """`[instances, rounds, invokes]`; the number of invokes differs from artifact to artifact."""
+    return np.array([answer["times_ns"][name] for answer in answers], float) / 1e6
+
+
+def _ratios(times_ms: Mapping[str, np.ndarray], reference: str, config: Benchmark) -> dict[str, Interval]:
+    """Of all but the reference to the reference, from the medians of the rounds that they shared."""
+    rounds = {name: np.log(np.median(times, axis=2)) for name, times in times_ms.items()}
+    return {
+        name: stats.bootstrap_ratio(medians - rounds[reference], seed=config.seed)
+        for name, medians in rounds.items()
+        if name != reference
+    }
 
 
 def call(ratio: Interval, noise_floor: float) -> Call:
