@@ -195,12 +195,14 @@ class FullInteger(Quantization):
 class Benchmark:
     """How latency is measured: batch 1, all artifacts in random interleaved rounds, several fresh instances of each."""
 
-    threads: Annotated[int, Field(ge=1, le=256)] = 1  # of the interpreter
-    instances: Annotated[int, Field(ge=3, le=100)] = 10  # fresh interpreters per artifact, each in a fresh process
-    rounds: Annotated[int, Field(ge=3, le=1000)] = 10  # per instance; in each, every artifact once, in random order
-    warmup: Annotated[int, Field(ge=0, le=1000)] = 5  # invokes of each instance before the first round
-    seconds: Positive = 60.0  # at most, for everything; short of it, rounds are dropped first and instances last
-    seed: Annotated[int, Field(ge=0)] = 0  # of the order of rounds and of the bootstrap
+    threads: Annotated[int, Field(ge=1, le=256, description="of the interpreter")] = 1
+    instances: Annotated[int, Field(ge=3, le=1000, description="fresh interpreters per artifact, at most")] = 40
+    rounds: Annotated[int, Field(ge=3, le=1000, description="per instance; each takes every artifact, shuffled")] = 5
+    warmup: Annotated[int, Field(ge=0, le=1000, description="invokes of an instance before its first round")] = 3
+    precision: Annotated[float, Field(gt=0, lt=1, description="stop once all ratios are known to ± this share")] = 0.02
+    seconds: Annotated[float, Field(gt=0, description="at most, for everything")] = 120.0
+    operators: Annotated[bool, Field(description="time per operator, in one more process per artifact")] = True
+    seed: Annotated[int, Field(ge=0, description="of the random order and of the bootstrap")] = 0
 
 
 @schema(frozen=True, config=STRICT)
@@ -284,8 +286,9 @@ SECTIONS = {
 def load(composed: Mapping[str, Any], choices: Mapping[str, str], text: str = "") -> Config:
     """Checks what Hydra composed.
 
-    `choices` names the option of each group, as in `hydra.runtime.choices`; `text` is the whole as YAML. Every group in `transforms` is a step
-    from checkpoint to checkpoint, done in that order between training and conversion; the option `none` does nothing.
+    `choices` names the option of each group, as in `hydra.runtime.choices`; `text` is the whole as YAML. Every group
+    in `transforms` is a step from checkpoint to checkpoint, done in that order between training and conversion; the
+    option `none` does nothing.
 
     Raises `UserError` for the first value that is not of the type or in the range that its key takes.
     """
