@@ -90,6 +90,12 @@ def from_arrays(
     A split that is given is put in the order of its images' SHA-256. Raises `UserError`, which starts with `key`, for
     a class that a split lacks.
     """
+    for name in given:
+        missing = np.flatnonzero(np.bincount(given[name][1], minlength=len(classes)) == 0)
+        if len(missing):
+            raise UserError(
+                f"{key}: no image of class {classes[missing[0]]!r} in {name}; takes at least one in each split"
+            )
     digests = {name: pixel_digests(images) for name, (images, _) in given.items()}
     source = dict.fromkeys(SPLITS, "train") | {name: name for name in given}
     rows = {name: np.argsort(digests[name].view("S16").ravel(), kind="stable") for name in given}
@@ -97,12 +103,6 @@ def from_arrays(
     if drawn := {name: share for name, share in shares.items() if name not in given}:
         parts = stratified(labels[rows["train"]], classes, drawn, seed, key)
         rows |= {name: rows["train"][indices] for name, indices in parts.items()}
-    for name in given:
-        missing = np.flatnonzero(np.bincount(given[name][1], minlength=len(classes)) == 0)
-        if len(missing):
-            raise UserError(
-                f"{key}: no image of class {classes[missing[0]]!r} in {name}; takes at least one in each split"
-            )
 
     def split(name: str) -> Split:
         (images, labels), chosen = given[source[name]], rows[name]
@@ -138,7 +138,7 @@ def stratified(
     for name, of_class in zip(classes, members, strict=True):
         if len(of_class) < len(names):
             raise UserError(
-                f"{key}: class {name!r} has {len(of_class)} readable image{'s' * (len(of_class) != 1)}; takes at least "
+                f"{key}: class {name!r} has {len(of_class)} usable image{'s' * (len(of_class) != 1)}; takes at least "
                 f"{len(names)} of each class, one for each of {', '.join(n for n in SPLITS if n in names)}"
             )
         counts = [max(1, round(share * len(of_class))) for share in shares.values()]

@@ -82,8 +82,9 @@ def _images(arrays: Mapping[str, np.ndarray], key: str) -> tuple[dict[str, np.nd
             raise UserError(f"{where}, channels first; takes channels last, [n, height, width, channels]")
         if images.ndim == 3:
             found[name] = images[..., None]
-        if found[name].shape[1:] != found["train"].shape[1:]:
-            raise UserError(f"{where}, of train {list(found['train'].shape)}; takes images of one shape")
+    for name, images in found.items():
+        if (shape := images.shape[1:]) != (wanted := found["train"].shape[1:]):
+            raise UserError(f"{key}: images of {name} are {list(shape)}, of train {list(wanted)}; takes one shape")
     kinds = {images.dtype.kind for images in found.values()}
     if not kinds <= set("uif"):
         odd = next(str(images.dtype) for images in found.values() if images.dtype.kind not in "uif")
