@@ -248,7 +248,9 @@ def _normal(name: str) -> str:
 
 def _shown(name: str) -> str:
     """A path on one line, in characters that any terminal and file can take."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
+    if name.isprintable():
+        return name
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
 
 
 def _some(names: list[str]) -> str:

@@ -1,0 +1,416 @@
+"""A folder of whatever images a person has gives the same data set, or one line that says why not."""
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.config import ImageFolder, UserError
+from src.data import Dataset, image_folder
+
+TAKES = "takes a folder with one folder per class, or with train/ and test/ of such folders"
+REAL = Path(os.environ.get("CIFAR10_900", Path(__file__).parents[2] / "../shared/data/cifar10-900"))
+
+
+def fill(folder: Path, count: int = 10, seed: int = 0, format_: str = "png") -> Path:
+    """`count` images with pixels of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng([seed, *folder.name.encode()])
+    for i in range(count):
+        Image.fromarray(generator.integers(0, 256, (12, 9, 3), dtype=np.uint8)).save(folder / f"{i:02}.{format_}")
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("cat", "dog"):
+        fill(tmp_path / "animals" / name)
+    return tmp_path / "animals"
+
+
+def load(root: Path | str, seed: int = 0, **settings) -> Dataset:
+    return image_folder.load(ImageFolder(path=str(root), image_size=8, **{"cache": None, **settings}), seed)
+
+
+def line(root: Path | str, **settings) -> str:
+    with pytest.raises(UserError) as caught:
+        load(root, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def ids(data: Dataset) -> set[str]:
+    return set().union(*(split.ids for split in data.splits().values()))
+
+
+# --- Layouts ---------------------------------------------------------------------------------------------------
+
+
+def test_one_folder_per_class(root):
+    data = load(root)
+    assert data.classes == ("cat", "dog")
+    assert data.shape == (8, 8, 3)
+    assert [len(split) for split in data.splits().values()] == [14, 2, 4]
+    assert len(ids(data)) == 20
+    for split in data.splits().values():
+        np.testing.assert_array_equal(split.labels, [int(name.startswith("dog")) for name in split.ids])
+        assert np.bincount(split.labels).tolist() == [len(split) // 2] * 2
+    assert data.notes == data.rejected == ()
+
+
+def test_train_and_test(tmp_path):
+    for section, count in (("train", 10), ("test", 4)):
+        for name in ("cat", "dog"):
+            fill(tmp_path / section / name, count, seed=count)
+    data = load(tmp_path)
+    assert [len(split) for split in data.splits().values()] == [18, 2, 8]
+    assert all(name.startswith("test/") for name in data.test.ids)
+
+
+@pytest.mark.parametrize("folder", ["validation", "val", "valid"])
+def test_train_validation_and_test(tmp_path, folder):
+    for section, count in (("train", 10), ("test", 4), (folder, 3)):
+        for name in ("cat", "dog"):
+            fill(tmp_path / section / name, count, seed=count)
+    fill(tmp_path / "unlabelled" / "x")
+    data = load(tmp_path)
+    assert [len(split) for split in data.splits().values()] == [20, 6, 8]
+    assert data.notes == ("not used, beside train/ and test/: unlabelled",)
+    assert load(tmp_path, seed=1).fingerprint == data.fingerprint
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("bus", "test", "train"):
+        fill(tmp_path / name)
+    assert load(tmp_path).classes == ("bus", "test", "train")
+
+
+def test_folders_within_a_class_folder_belong_to_the_class(root):
+    fill(root / "cat" / "tabby" / "old", 3, seed=1)
+    data = load(root)
+    assert len(ids(data)) == 23
+    assert "cat/tabby/old/00.png" in ids(data)
+
+
+def test_hidden_files_and_those_of_file_managers_are_ignored(root):
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._00.png"):
+        (root / "cat" / name).write_bytes(b"x")
+    fill(root / ".thumbnails")
+    fill(root / "__MACOSX" / "cat")
+    fill(root / "cat" / ".cache")
+    (root / "README.txt").write_text("beside the classes")
+    data = load(root)
+    assert data.classes == ("cat", "dog")
+    assert len(ids(data)) == 20
+    assert data.notes == ()
+
+
+def test_links_are_followed_and_loops_are_not(root, tmp_path):
+    shutil.move(root / "cat", tmp_path / "elsewhere")
+    (root / "cat").symlink_to(tmp_path / "elsewhere")
+    (root / "dog" / "again").symlink_to(root / "dog")
+    (root / "dog" / "up").symlink_to(root)
+    (root / "dog" / "nowhere.png").symlink_to(tmp_path / "missing.png")
+    data = load(root)
+    # All cats are dogs as well, by the link upwards: each folder is entered once for a class, and the rest is noted.
+    assert data.classes == ("cat", "dog")
+    assert {name for name in ids(data) if name.startswith("cat/")} == {f"cat/{i:02}.png" for i in range(10)}
+    assert any("more than one class" in note for note in data.notes)
+    assert data.rejected == ("dog/nowhere.png: No such file or directory",)
+
+
+def test_odd_paths(tmp_path):
+    root = tmp_path / "my images\n(new)"
+    for name in ("größe", "two words", "new\nline", "日本"):
+        fill(root / name)
+    Image.new("RGB", (9, 9)).save(root / "two words" / "a \n\t'b\".png")
+    (root / "日本" / os.fsdecode(b"\xff\xfe.png")).write_bytes((root / "日本" / "00.png").read_bytes()[:99])
+    data = load(root)
+    assert data.classes == ("größe", "new\\nline", "two words", "日本")
+    assert len(ids(data)) == 41
+    assert "two words/a \\n\\t'b\".png" in ids(data)
+    assert len(data.rejected) == 1
+    assert data.rejected[0].startswith("日本/\\udcff\\udcfe.png: ")
+    for text in (*data.classes, *ids(data), *data.notes, *data.rejected):
+        assert text.isprintable()
+        text.encode()
+
+
+# --- Classes ---------------------------------------------------------------------------------------------------
+
+
+def test_class_names_are_sorted_as_text_as_keras_does_and_numbers_are_noted(tmp_path):
+    for name in ("0", "1", "2", "10"):
+        fill(tmp_path / name)
+    data = load(tmp_path)
+    assert data.classes == ("0", "1", "10", "2")
+    assert "data.classes=[…] gives another order" in data.notes[0]
+
+
+def test_classes_can_be_given_in_another_order(tmp_path):
+    for name in ("0", "1", "2", "10"):
+        fill(tmp_path / name)
+    data = load(tmp_path, classes=("2", "10", "0"))
+    assert data.classes == ("2", "10", "0")
+    assert data.notes == ()
+    np.testing.assert_array_equal(
+        data.test.labels, [["2", "10", "0"].index(name.split("/")[0]) for name in data.test.ids]
+    )
+
+
+def test_the_same_accents_in_two_spellings_are_one_class(tmp_path):
+    """macOS keeps accents apart from their letters, Linux keeps them as they came."""
+    for section, name in (("train", "caf\u00e9"), ("test", "cafe\u0301")):
+        fill(tmp_path / section / name, seed=len(section))
+        fill(tmp_path / section / "tea", seed=len(section))
+    assert load(tmp_path).classes == ("caf\u00e9", "tea")
+
+
+# --- Splits, order and fingerprint -----------------------------------------------------------------------------
+
+
+def test_a_seed_decides_the_splits(root):
+    assert load(root).train.ids == load(root).train.ids
+    assert load(root).fingerprint == load(root).fingerprint
+    assert set(load(root).test.ids) != set(load(root, seed=1).test.ids)
+    assert load(root).fingerprint != load(root, seed=1).fingerprint
+
+
+def test_moving_renaming_and_touching_change_nothing(root, tmp_path):
+    before = load(root)
+    shutil.move(root, tmp_path / "moved")
+    for path in (tmp_path / "moved").rglob("*.png"):
+        os.utime(path, (0, 0))
+        path.rename(path.with_name(f"renamed {path.name}"))
+    after = load(tmp_path / "moved")
+    assert after.fingerprint == before.fingerprint
+    np.testing.assert_array_equal(after.train.read(np.arange(14)), before.train.read(np.arange(14)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"image_size": 9}, {"channels": 1}, {"resize": "area"}, {"crop": True}, {"test": 0.3}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_settings_that_change_the_pixels_or_splits_change_the_fingerprint(root, settings):
+    before = load(root).fingerprint
+    config = ImageFolder(**{"path": str(root), "image_size": 8, "cache": None, **settings})
+    assert image_folder.load(config, 0).fingerprint != before
+
+
+@pytest.mark.parametrize("change", ["byte", "class name", "class of an image", "image more"])
+def test_content_changes_the_fingerprint(root, change):
+    before = load(root).fingerprint
+    if change == "byte":
+        path = root / "cat" / "00.png"
+        path.write_bytes(path.read_bytes() + b"\0")  # after the end of the image: the same pixels
+    elif change == "class name":
+        (root / "cat").rename(root / "kitten")
+    elif change == "class of an image":
+        (root / "cat" / "00.png").rename(root / "dog" / "x.png")
+    else:
+        Image.new("RGB", (9, 9)).save(root / "cat" / "more.png")
+    assert load(root).fingerprint != before
+
+
+@pytest.mark.parametrize("settings", [{"memory_gib": 0}, {"memory_gib": 0, "cache_gib": 0}, {}, {"cache_gib": 0}])
+def test_memory_and_cache_do_not_change_the_data(root, tmp_path, settings):
+    expected = load(root)
+    for _ in range(2):
+        data = load(root, cache=str(tmp_path / "cache"), **settings)
+        assert data.fingerprint == expected.fingerprint
+        for split, wanted in zip(data.splits().values(), expected.splits().values(), strict=True):
+            assert split.ids == wanted.ids
+            for (images, labels), (images_wanted, labels_wanted) in zip(
+                split.batches(3), wanted.batches(3), strict=True
+            ):
+                np.testing.assert_array_equal(images, images_wanted)
+                np.testing.assert_array_equal(labels, labels_wanted)
+
+
+def test_a_set_kept_for_one_size_does_not_answer_for_another(root, tmp_path):
+    cache = str(tmp_path / "cache")
+    load(root, cache=cache)
+    config = ImageFolder(path=str(root), image_size=6, cache=cache)
+    assert next(image_folder.load(config, 0).test.batches(2))[0].shape == (2, 6, 6, 3)
+
+
+# --- Notes -----------------------------------------------------------------------------------------------------
+
+
+def test_unreadable_files_are_named_and_left_out(root):
+    (root / "cat" / "a.jpg").write_bytes(b"")
+    (root / "cat" / "b.jpg").write_text("words")
+    (root / "dog" / "c.png").write_bytes((root / "dog" / "00.png").read_bytes()[:150])
+    (root / "dog" / "d.txt").write_text("words")
+    data = load(root)
+    assert len(ids(data)) == 20
+    assert data.notes[0].startswith(
+        "4 of 24 files are unreadable and left out: cat/a.jpg (empty file), cat/b.jpg (not an image"
+    )
+    assert data.notes[0].endswith(", …")
+    assert [entry.split(": ")[0] for entry in data.rejected] == ["cat/a.jpg", "cat/b.jpg", "dog/c.png", "dog/d.txt"]
+
+
+def test_files_with_the_ending_of_another_format_are_read_and_noted(root):
+    (root / "cat" / "00.png").rename(root / "cat" / "00.jpg")
+    (root / "cat" / "01.png").rename(root / "cat" / "01.txt")
+    (root / "cat" / "02.png").rename(root / "cat" / "02")
+    data = load(root)
+    assert len(ids(data)) == 20
+    assert data.notes == ("1 files hold another format than their names say: cat/00.jpg (PNG)",)
+
+
+def test_duplicates_across_splits_are_noted_by_content(tmp_path):
+    for section in ("train", "test"):
+        for name in ("cat", "dog"):
+            fill(tmp_path / section / name, seed=len(section))
+    original = Image.open(tmp_path / "train" / "cat" / "03.png")
+    original.save(tmp_path / "test" / "cat" / "copy.bmp")  # other bytes, the same pixels
+    data = load(tmp_path)
+    (note,) = [note for note in data.notes if "more than one split" in note]
+    assert note.startswith("1 distinct images are in more than one split: train/cat/03.png (")
+    assert note.endswith("= test/cat/copy.bmp (test)")
+
+
+def test_rare_classes_are_noted(tmp_path):
+    fill(tmp_path / "common", 50)
+    fill(tmp_path / "rare", 4)
+    (note,) = load(tmp_path).notes
+    assert note.endswith("a tenth of the images of the largest (common 50): rare 4")
+
+
+# --- What can't be used ----------------------------------------------------------------------------------------
+
+
+def test_no_such_folder():
+    assert line("/nowhere") == f"data.path=/nowhere: no such folder; {TAKES}"
+
+
+def test_a_file_instead_of_a_folder(root):
+    path = root / "cat" / "00.png"
+    assert line(path) == f"data.path={path}: is a file; {TAKES}"
+
+
+def test_a_folder_without_folders(root):
+    assert line(root / "cat") == f"data.path={root}/cat: no folder in it; {TAKES}"
+
+
+def test_one_class_only(root):
+    shutil.rmtree(root / "dog")
+    assert line(root) == f"data.path={root}: one class only (cat); takes at least two class folders"
+
+
+def test_a_class_folder_without_images(root):
+    (root / "empty").mkdir()
+    assert line(root) == f"data.path={root}: class folder 'empty' is empty; takes at least one image in each"
+
+
+def test_a_folder_of_text_files(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.txt").write_text("words")
+    assert line(tmp_path) == (
+        f"data.path={tmp_path}: class folder 'a' has no image among its 3 files, such as 0.txt; "
+        "takes at least one in each"
+    )
+
+
+def test_a_class_of_which_nothing_can_be_decoded(root):
+    for path in (root / "dog").iterdir():
+        path.write_bytes(path.read_bytes()[:150])  # the header of an image, and not its pixels
+    assert line(root).startswith(f"data.path={root}: class folder 'dog' has no readable image, such as 00.png: ")
+
+
+def test_what_a_scan_can_tell_needs_no_decoding(root, monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(image_folder, "decode", refused)
+    (root / "empty").mkdir()
+    assert "is empty" in line(root)
+
+
+def test_too_few_images_of_a_class(root):
+    fill(root / "fox", 2)
+    assert line(root).startswith(f"data.path={root}: class 'fox' has 2 usable images; takes at least 3 of each class")
+
+
+def test_train_without_test(tmp_path):
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name)
+        fill(tmp_path / "val" / name)
+    assert line(tmp_path) == f"data.path={tmp_path}: train/ without test/; {TAKES} (a link named test will do)"
+
+
+def test_train_and_test_with_different_classes(tmp_path):
+    for name in ("train/cat", "train/dog", "test/cat", "test/fox", "test/dog"):
+        fill(tmp_path / name)
+    assert line(tmp_path) == f"data.path={tmp_path}: train/ has no class folder fox; takes the same in each"
+
+
+def test_classes_that_are_not_there(root):
+    assert line(root, classes=("cat", "cow")) == (
+        f"data.classes: no class folder 'cow' in {root}; takes names from cat, dog"
+    )
+    assert (
+        line(root, classes=("cat", "cat", "dog")) == "data.classes=cat,cat,dog: names a folder twice; takes each once"
+    )
+
+
+# --- Anything ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_file_is_too_broken(root, tmp_path, seed):
+    """Files of every format, cut off, with bytes changed, with others' endings: read or named, never a crash."""
+    generator = np.random.default_rng(seed)
+    whole = Image.fromarray(generator.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    formats = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "PCX", "SGI", "QOI"]
+    wrong = set()
+    for i in range(60):
+        format_ = str(generator.choice(formats))
+        path = root / "cat" / f"fuzz {i} ü\n.{generator.choice(['jpg', 'png', 'gif', 'txt', 'tif', format_.lower()])}"
+        whole.save(path, format_)
+        data = bytearray(path.read_bytes())
+        match i % 4:
+            case 0:
+                data = data[: int(generator.integers(0, len(data) // 2))]
+                wrong.add(path.name)
+            case 1:
+                for at in generator.integers(0, len(data), 8):
+                    data[at] = int(generator.integers(0, 256))
+            case 2:  # the first bytes hold the dimensions
+                for at in generator.integers(4, 40, 6):
+                    data[at] = 0xFF
+            case _:
+                data = bytearray(generator.bytes(len(data)))
+                wrong.add(path.name)
+        path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow; pytest undoes what the module sets
+        data = load(root)
+    rejected = {entry.rsplit(": ", 1)[0] for entry in data.rejected}
+    assert len(ids(data)) + len(rejected) == 80
+    assert rejected >= {f"cat/{name}".replace("\n", "\\n") for name in wrong}
+    assert data.notes[0].startswith(f"{len(rejected)} of 80 files are unreadable and left out: cat/fuzz")
+    for split in data.splits().values():
+        assert sum(len(labels) for _, labels in split.batches(16)) == len(split)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no cifar10-900; CIFAR10_900=DIR names another place")
+def test_cifar10_as_a_folder(tmp_path):
+    data = image_folder.load(ImageFolder(path=str(REAL), cache=str(tmp_path)), seed=0)
+    assert data.shape == (32, 32, 3)
+    assert data.classes == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    assert [len(split) for split in data.splits().values()] == [4050, 450, 900]
+    assert np.bincount(data.validation.labels).tolist() == [45] * 10
+    assert data.notes == data.rejected == ()
+    again = image_folder.load(ImageFolder(path=str(REAL), cache=str(tmp_path)), seed=0)
+    assert again.fingerprint == data.fingerprint
+    np.testing.assert_array_equal(again.test.read(np.arange(900)), data.test.read(np.arange(900)))
