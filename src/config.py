@@ -4,6 +4,7 @@ Nothing here, nor anything that it imports while it checks a config, imports Ten
 answered before the seconds that TensorFlow takes to load.
 """
 
+import functools
 import importlib
 import inspect
 import json
@@ -312,7 +313,7 @@ def check(expected: Any, value: Any, key: str) -> Any:
 
     Raises `UserError` in one line: the key, what it got, what it takes.
     """
-    adapter = TypeAdapter(expected)
+    adapter = _adapter(expected)
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -321,12 +322,17 @@ def check(expected: Any, value: Any, key: str) -> Any:
 
 def plain(value: Any) -> Any:
     """Checked settings as JSON-able data: dataclasses as dicts, tuples as lists."""
-    return TypeAdapter(type(value)).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json")
 
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal for equal data, whatever order it was written in."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@functools.cache
+def _adapter(expected: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(expected)
 
 
 def _step(group: str, raw: Any, name: str) -> Step:
