@@ -8,7 +8,7 @@ import functools
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -275,7 +275,8 @@ class Config:
 # --- From a composed config to a checked one -------------------------------------------------------------------
 
 STEPS = ("data", "model", "train", "quant")
-SECTIONS = {
+SECTIONS: dict[str, Any] = {
+    "seed": Annotated[int, Field(ge=0, lt=2**32)],
     "augment": Augment,
     "benchmark": Benchmark,
     "compare": Compare,
@@ -299,13 +300,9 @@ def load(composed: Mapping[str, Any], choices: Mapping[str, str], text: str = ""
         if group not in raw:
             raise UserError(f"{group}: no such config group; every step of the pipeline needs one in conf/")
     steps = {group: _step(group, raw[group], choices.get(group, "custom")) for group in (*STEPS, *transforms)}
-    return Config(
-        seed=check(Annotated[int, Field(ge=0, lt=2**32)], raw.get("seed"), "seed"),
-        transforms=tuple(steps[group] for group in transforms),
-        text=text,
-        **{group: steps[group] for group in STEPS},
-        **{name: check(section, raw.get(name), name) for name, section in SECTIONS.items()},
-    )
+    checked: dict[str, Any] = {name: check(section, raw.get(name), name) for name, section in SECTIONS.items()}
+    checked |= {group: steps[group] for group in STEPS}
+    return Config(transforms=tuple(steps[group] for group in transforms), text=text, **checked)
 
 
 def check(expected: Any, value: Any, key: str) -> Any:
@@ -331,7 +328,7 @@ def canonical(value: Any) -> str:
 
 
 @functools.cache
-def _adapter(expected: Any) -> TypeAdapter[Any]:
+def _adapter(expected: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(expected)
 
 
