@@ -8,7 +8,7 @@ import functools
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -285,6 +285,9 @@ SECTIONS: dict[str, Any] = {
 }
 
 
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+
+
 def load(composed: Mapping[str, Any], choices: Mapping[str, str], text: str = "") -> Config:
     """Checks what Hydra composed.
 
@@ -325,11 +328,6 @@ def plain(value: Any) -> Any:
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal for equal data, whatever order it was written in."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-@functools.cache
-def _adapter(expected: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(expected)
 
 
 def _step(group: str, raw: Any, name: str) -> Step:

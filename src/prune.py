@@ -136,7 +136,7 @@ def _never(schedule: Any) -> Any:
     """
     import tensorflow as tf
 
-    class Never(type(schedule)):
+    class Never(type(schedule)):  # type: ignore[misc]
         def __call__(self, step: Any) -> tuple[Any, Any]:
             return tf.constant(False), tf.constant(0.0)
 
