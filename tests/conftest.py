@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import artifacts
 import pytest
 
 from src.config import Tracking
@@ -61,3 +62,9 @@ def twelve(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.
     done = place.run("-m", "experiment=smoke")
     assert done.returncode == 0, done.stderr
     return place, done
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> artifacts.Tiny:
+    """Artifacts of one tiny network in every scheme, and broken ones."""
+    return artifacts.build(tmp_path_factory.mktemp("artifacts"))

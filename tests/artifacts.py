@@ -1,0 +1,138 @@
+"""Real `.tflite` files for the tests of what measures them: a tiny network in every scheme, and broken files."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from src.config import Preprocess
+from src.data import Split, in_memory, preprocess
+
+SCHEMES = ("none", "drq", "fiq", "f16")
+SHAPE, CLASSES = (12, 12, 3), 5
+PREPROCESS = Preprocess(rescale=1 / 255, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+PRUNED_SHARE = 0.8  # of the first dense kernel of the pruned files
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """`files` by name; the test split; `kernel`: `[in, out]`, the first dense kernel of the pruned files."""
+
+    files: dict[str, Path]
+    split: Split
+    kernel: np.ndarray
+
+
+def images(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 `[n, 12, 12, 3]` of noise with a brighter stripe whose place is the class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, n)
+    pixels = rng.integers(0, 160, (n, *SHAPE))
+    for i, label in enumerate(labels):
+        pixels[i, :, 2 * label + 1 : 2 * label + 3] += 15
+    return pixels.astype(np.uint8), labels
+
+
+def build(folder: Path) -> Tiny:
+    """Trains for seconds and converts. The network has each kind of layer that the schemes treat in its own way."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+    import tf_keras as keras
+
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    trunk = [
+        layers.Input(SHAPE),
+        layers.Conv2D(16, 3, padding="same", activation="relu"),
+        layers.DepthwiseConv2D(3, padding="same", activation="relu"),
+        layers.Conv2D(32, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dense(64, activation="relu"),
+        layers.Dense(CLASSES),
+    ]
+    logits = keras.Sequential(trunk)
+    model = keras.Sequential([logits, layers.Softmax()])
+    pixels, labels = images(800)
+    inputs = preprocess(pixels, PREPROCESS)
+    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy")
+    model.fit(inputs, labels, epochs=3, verbose=0)
+
+    def converter(keras_model: Any, scheme: str) -> Any:
+        made = tf.lite.TFLiteConverter.from_keras_model(keras_model)
+        made.optimizations = [] if scheme == "none" else [tf.lite.Optimize.DEFAULT]
+        if scheme == "f16":
+            made.target_spec.supported_types = [tf.float16]
+        if scheme in ("fiq", "uint8"):
+            made.representative_dataset = lambda: representative(inputs)
+            made.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            made.inference_input_type = made.inference_output_type = tf.int8 if scheme == "fiq" else tf.uint8
+        return made
+
+    contents = {scheme: converter(model, scheme).convert() for scheme in (*SCHEMES, "uint8")}
+    contents |= {"logits": converter(logits, "none").convert(), "logits-fiq": converter(logits, "fiq").convert()}
+    for name, function in fixed_to_one_image(tf, keras, logits).items():
+        contents[name] = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+
+    dense = logits.layers[-2]
+    kernel, bias = dense.get_weights()
+    kernel = pruned(kernel)
+    dense.set_weights([kernel, bias])
+    for scheme in ("none", "fiq"):
+        contents[f"pruned-{scheme}"] = converter(model, scheme).convert()
+    for scheme in ("none", "f16"):
+        sparse = converter(model, scheme)
+        sparse.optimizations = [*sparse.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+        contents[f"sparse-{scheme}"] = sparse.convert()
+    contents["crash"] = out_of_bounds(contents["sparse-none"])
+    contents["truncated"] = contents["none"][: len(contents["none"]) // 2]
+    contents["empty"] = b""
+    contents["text"] = b"This is not a model.\n"
+
+    files = {name: folder / f"{name}.tflite" for name in contents}
+    for name, content in contents.items():
+        files[name].write_bytes(content)
+    test_images, test_labels = images(203, seed=1)  # not a multiple of any batch size
+    return Tiny(files, in_memory(test_images, test_labels, [str(i) for i in range(203)]), kernel)
+
+
+def representative(inputs: np.ndarray) -> Iterator[list[np.ndarray]]:
+    for image in inputs[:100]:
+        yield [image[None]]
+
+
+def pruned(kernel: np.ndarray) -> np.ndarray:
+    """Without the smallest `PRUNED_SHARE` of its values."""
+    return np.where(np.abs(kernel) > np.quantile(np.abs(kernel), PRUNED_SHARE), kernel, 0).astype(np.float32)
+
+
+def fixed_to_one_image(tf: Any, keras: Any, logits: Any) -> dict[str, Callable[..., Any]]:
+    """Graphs that a batch breaks: `fixed` reshapes to one row, `mixing` subtracts the mean over the batch."""
+    signature = tf.TensorSpec([1, *SHAPE], tf.float32)
+
+    def fixed(x: Any) -> Any:
+        return tf.reshape(logits(x), [1, CLASSES])
+
+    def mixing(x: Any) -> Any:
+        return logits(x - tf.reduce_mean(x, axis=0, keepdims=True) / 2)
+
+    return {f.__name__: tf.function(f).get_concrete_function(signature) for f in (fixed, mixing)}
+
+
+def out_of_bounds(content: bytes) -> bytes:
+    """A sparse file whose column indices point a gigabyte away: LiteRT 2.3 follows them."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(content)))
+    for tensor in model.subgraphs[0].tensors:
+        for dimension in tensor.sparsity.dimMetadata if tensor.sparsity else ():
+            if dimension.arrayIndices is not None:
+                count = len(dimension.arrayIndices.values)
+                dimension.arrayIndicesType = schema.SparseIndexVector.Int32Vector
+                dimension.arrayIndices = schema.Int32VectorT(values=[1 << 28] * count)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
