@@ -1,0 +1,93 @@
+"""The comparison as tables: for the terminal, for the MLflow UI, for other programs. Pure: rows in, text out."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import Box
+from rich.console import Console
+from rich.table import Table
+
+from src.report.numbers import interval, percent, points, size, three, times
+from src.report.rows import Row, records
+
+HEADINGS = ("variant", "test %", "drop [95 %]", "verdict", "gzip", "smaller", "ms", "faster")
+# A rule below the headings and nothing else: a column of air between columns is all that 80 columns leave.
+RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
+
+
+def print_table(rows: Sequence[Row], console: Console, confidence: float) -> None:
+    """A table that fits 80 columns."""
+    headings = _headings(confidence)
+    for training in dict.fromkeys(row.training for row in rows):
+        table = Table(box=RULE, title=training or None, title_justify="left", show_edge=False, padding=0)
+        for heading in headings:
+            left = heading in ("variant", "verdict")
+            table.add_column(
+                heading, justify="left" if left else "right", no_wrap=heading != "variant", overflow="fold"
+            )
+        for row in rows:
+            if row.training == training:
+                style = "bold" if row.is_baseline else "red" if row.failed else None
+                table.add_row(*_cells(row), style=style)
+        console.print(table)
+
+
+def markdown(rows: Sequence[Row], confidence: float) -> str:
+    """The same for the description of a run."""
+    lines = []
+    for training in dict.fromkeys(row.training for row in rows):
+        if training:
+            lines += [f"**{training}**", ""]
+        lines.append("| " + " | ".join(_headings(confidence)) + " |")
+        lines.append("|" + "|".join("---" if h in ("variant", "verdict") else "---:" for h in HEADINGS) + "|")
+        for row in rows:
+            if row.training == training:
+                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row)) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    flat = records(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def as_json(rows: Sequence[Row], conditions: Mapping[str, Any]) -> str:
+    return json.dumps({"conditions": conditions, "variants": records(rows)}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _headings(confidence: float) -> tuple[str, ...]:
+    return tuple(heading.replace("95", f"{confidence * 100:g}") for heading in HEADINGS)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.failed:
+        return (row.variant, "failed", *("" for _ in HEADINGS[2:]))
+    m = row.metrics
+    drop = smaller = faster = ""
+    verdict = "baseline" if row.is_baseline else ""
+    if row.paired and row.verdict:
+        drop = f"{points(row.paired.drop.estimate)} {interval(row.paired.drop)}"
+        verdict = {"equal within the margin": "equal"}.get(row.verdict.call, row.verdict.call)
+    if not row.is_baseline and "gzip_ratio" in m:
+        smaller = f"{times(1 / m['gzip_ratio'])}x"
+    if row.speedup and not row.is_baseline:
+        faster = "same" if row.no_difference else f"{times(row.speedup.estimate)}x"
+    latency = three(m["latency_ms_median"]) if "latency_ms_median" in m else ""
+    return (
+        row.variant,
+        percent(m["test_accuracy"], 2),
+        drop,
+        verdict,
+        size(m["gzip_bytes"]),
+        smaller,
+        latency,
+        faster,
+    )
