@@ -1,0 +1,266 @@
+"""Latency: what is compared, what is claimed, and that a file which crashes the interpreter takes nothing with it.
+
+Nothing here depends on how fast the machine is.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artifacts import SCHEMES, Tiny
+from conftest import Place
+
+from src.benchmark import FIRST_LOOK, NEXT_LOOK, Plan, Report, allocate, call, measure, precise
+from src.benchmark.child import operators
+from src.config import Benchmark, plain
+from src.stats import Interval, bootstrap_ratio
+
+QUICK = Benchmark(instances=3, rounds=3, warmup=1)
+
+
+@pytest.fixture(scope="module")
+def report(tiny: Tiny) -> Report:
+    """All schemes, and files that can't be run: with an error, and with the interpreter itself."""
+    names = (*SCHEMES, "crash", "truncated")
+    return measure({name: tiny.files[name] for name in names}, "none", QUICK)
+
+
+def test_a_file_that_crashes_the_interpreter_does_not_stop_the_others(report: Report, tiny: Tiny) -> None:
+    program = f"import ai_edge_litert.interpreter as i; i.Interpreter({str(tiny.files['crash'])!r}).allocate_tensors()"
+    assert subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL).returncode == -signal.SIGSEGV
+    assert {v.name for v in report.variants} == set(SCHEMES)
+    reasons = {failure.name: failure.reason for failure in report.failures}
+    assert reasons == {
+        "crash": "crashes the interpreter (SIGSEGV)",
+        "truncated": "The model is not a valid Flatbuffer buffer",
+    }
+
+
+def test_a_file_that_crashes_only_beside_the_others_is_found_and_left_out(tiny: Tiny, tmp_path: Path) -> None:
+    fickle = tmp_path / "fickle.tflite"
+    fickle.write_bytes(tiny.files["fiq"].read_bytes())
+
+    def break_it(share: float, what: str) -> None:
+        if what.startswith("instance 2 "):
+            fickle.write_bytes(tiny.files["crash"].read_bytes())
+
+    artifacts = {"none": tiny.files["none"], "fickle": fickle, "drq": tiny.files["drq"]}
+    found = measure(artifacts, "none", QUICK, break_it)
+    assert [failure.name for failure in found.failures] == ["fickle"]
+    assert [v.name for v in found.variants] == ["none", "drq"]
+    assert found.instances == QUICK.instances
+
+
+def test_each_variant_has_its_statistics_and_costs(report: Report) -> None:
+    for found in report.variants:
+        assert 0 < found.latency_ms_median <= found.latency_ms_p90
+        assert found.latency_ms_std >= 0
+        assert found.load_ms > 0
+        assert found.first_ms > 0
+        assert found.delegate == "XNNPACK"
+        if sys.platform == "linux":
+            assert found.peak_memory_bytes is not None
+            assert 0 < found.peak_memory_bytes < 1 << 30
+    assert [found.call for found in report.variants if found.name == "none"] == ["baseline"]
+
+
+def test_operators_are_those_that_the_runtime_executes(report: Report) -> None:
+    executed = {found.name: [operator.name for operator in found.operators] for found in report.variants}
+    for scheme in SCHEMES:
+        assert sum("Convolution" in name for name in executed[scheme]) == 3
+        assert sum("Fully Connected" in name for name in executed[scheme]) == 2
+    assert any("F32" in name for name in executed["f16"])
+    assert not any("F32" in name for name in executed["fiq"])
+
+
+def test_the_report_is_plain_data_with_all_that_was_asked_for(report: Report) -> None:
+    data = json.loads(json.dumps(plain(report)))
+    assert data["config"]["threads"] == 1
+    assert data["host"]["hostname"]
+    assert data["host"]["cores"] == os.cpu_count()
+    assert set(data["seconds"]) == {"probes", "loading", "rounds", "processes", "operators", "total"}
+    assert data["instances"] == 3
+    assert data["control"]["low"] <= data["control"]["estimate"] <= data["control"]["high"]
+
+
+def test_the_same_file_under_two_names_is_measured_as_two_files(tiny: Tiny) -> None:
+    found = measure({"a": tiny.files["drq"], "b": tiny.files["drq"]}, "a", QUICK)
+    assert [v.name for v in found.variants] == ["a", "b"]
+    assert found.variants[1].ratio.low <= found.variants[1].ratio.estimate <= found.variants[1].ratio.high
+
+
+def test_without_a_baseline_that_runs_ratios_are_to_the_first_that_does(tiny: Tiny) -> None:
+    found = measure({"crash": tiny.files["crash"], "drq": tiny.files["drq"], "f16": tiny.files["f16"]}, "crash", QUICK)
+    assert found.baseline == "drq"
+    assert found.variants[0].call == "baseline"
+
+
+def test_where_nothing_runs_there_is_a_report_of_failures(tiny: Tiny) -> None:
+    found = measure({"crash": tiny.files["crash"]}, "crash", QUICK)
+    assert found.variants == ()
+    assert len(found.failures) == 1
+
+
+def test_threads_reach_the_interpreter(tiny: Tiny) -> None:
+    found = measure({"none": tiny.files["none"]}, "none", Benchmark(instances=3, rounds=3, threads=2, operators=False))
+    assert found.config.threads == 2
+    assert found.variants[0].operators == ()
+
+
+# --- What may be said ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "estimate", "high", "floor", "expected"),
+    [
+        (0.90, 0.95, 1.00, 0.01, "no difference"),  # the interval does not exclude 1
+        (0.93, 0.95, 0.97, 0.01, "faster"),
+        (0.93, 0.95, 0.97, 0.06, "no difference"),  # 1/0.95 is 5.3 %, less than the control shows by itself
+        (1.03, 1.05, 1.07, 0.01, "slower"),
+        (1.03, 1.05, 1.07, 0.05, "no difference"),
+        (3.0, 4.0, 5.0, 0.3, "slower"),
+    ],
+)
+def test_nothing_is_claimed_below_the_noise_floor(
+    low: float, estimate: float, high: float, floor: float, expected: str
+) -> None:
+    assert call(Interval(estimate, low, high), floor) == expected
+
+
+@pytest.mark.parametrize("sd", [0.03, 0.04])  # where it stops halfway between the first look and the last
+def test_stopping_once_precise_enough_keeps_the_interval_honest(sd: float) -> None:
+    rng = np.random.default_rng(3)
+    config = Benchmark()
+    looks = range(FIRST_LOOK, config.instances + 1, NEXT_LOOK)
+    covered = []
+    for _ in range(1500):
+        log_ratios = rng.normal(0, sd, (config.instances, 1)) + rng.normal(0, 0.01, (config.instances, 5))
+        found = [bootstrap_ratio(log_ratios[:n], resamples=500) for n in looks]
+        enough = (now for before, now in pairwise(found) if precise([before, now], config))
+        last = next(enough, found[-1])
+        covered.append(last.low <= 1 <= last.high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+# --- The budget ------------------------------------------------------------------------------------------------
+
+
+def cost(plan: Plan) -> float:
+    return plan.instances * plan.seconds_per_instance
+
+
+def probes(latency_ms: float, load_ms: float, n: int = 12) -> dict[str, dict[str, float]]:
+    return {str(i): {"latency_ms": latency_ms, "load_ms": load_ms, "first_ms": latency_ms} for i in range(n)}
+
+
+@pytest.mark.parametrize(("latency_ms", "load_ms"), [(0.01, 1.0), (8.0, 100.0), (60.0, 500.0)])
+@pytest.mark.parametrize("seconds", [20.0, 60.0, 300.0])
+def test_a_plan_fits_its_budget_or_is_the_least_that_can_be_compared(
+    latency_ms: float, load_ms: float, seconds: float
+) -> None:
+    plan = allocate(probes(latency_ms, load_ms), "0", Benchmark(), seconds)
+    least = plan.instances == 3 and plan.rounds == 3 and set(plan.invokes.values()) == {1}
+    assert cost(plan) <= seconds or least
+    assert 3 <= plan.instances <= Benchmark().instances
+    assert 3 <= plan.rounds <= Benchmark().rounds
+
+
+def test_instances_are_the_last_thing_to_be_saved() -> None:
+    plan = allocate(probes(8.0, 100.0), "0", Benchmark(), 25.0)
+    assert plan.rounds == 3
+    assert set(plan.invokes.values()) == {1}
+    assert plan.instances > 3
+
+
+def test_short_invokes_are_timed_more_often_than_long_ones() -> None:
+    mixed = probes(8.0, 100.0, 1) | {"tiny": {"latency_ms": 0.01, "load_ms": 1.0, "first_ms": 0.02}}
+    plan = allocate(mixed, "0", Benchmark(), 60.0)
+    assert plan.invokes == {"0": 3, "tiny": 50}
+
+
+def test_the_profilers_first_table_is_read() -> None:
+    summary = """\
+=================== Run Order ===================
+        [node type]    [start]    [first]   [avg ms]        [%]     [cdf%]   [mem KB] [times called]   [Name]
+        Delegate/Convolution (NHWC, F32) IGEMM      0.000      0.006      0.007    88.095%    88.095%      0.000       20   [Delegate]:1
+        SOFTMAX      0.000      0.001      0.002    11.905%    100.0%      0.000       20   [model/softmax]:2
+
+=================== Top by Computation Time ===================
+        Delegate/Convolution (NHWC, F32) IGEMM      0.000      0.006      0.007    88.095%    88.095%      0.000       20   [Delegate]:1
+"""  # noqa: E501
+    assert operators(summary) == [("Convolution (NHWC, F32) IGEMM", 0.007), ("SOFTMAX", 0.002)]
+
+
+# --- The command -----------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_a_table_for_80_columns_and_writes_json(place: Place, tiny: Tiny) -> None:
+    files = [str(tiny.files[scheme]) for scheme in SCHEMES]
+    done = place.run(*files, "instances=3", "rounds=3", "json=out.json", module="src.benchmark")
+    assert done.returncode == 0, done.stderr
+    assert all(scheme in done.stdout for scheme in SCHEMES)
+    assert "A/A control" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert len(json.loads((place.folder / "out.json").read_text())["variants"]) == 4
+
+
+def test_a_file_that_fails_is_named_and_the_exit_code_is_1(place: Place, tiny: Tiny) -> None:
+    done = place.run(
+        str(tiny.files["drq"]), str(tiny.files["crash"]), "instances=3", "rounds=3", module="src.benchmark"
+    )
+    assert done.returncode == 1
+    assert "crash: crashes the interpreter (SIGSEGV)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing.tflite"], "error: nothing.tflite: no such file; takes .tflite files"),
+        (["{drq}", "threads=0"], "error: benchmark.threads=0: takes a whole number of at least 1 and at most 256"),
+        (["{drq}", "seconds=soon"], "error: benchmark.seconds=soon: takes a number above 0"),
+        (["{drq}", "thread=2"], "error: benchmark.thread: no such key; benchmark takes threads, instances, rounds,"),
+        (["{drq}", "baseline=f16"], "error: baseline=f16: takes one of drq"),
+        (
+            ["{drq}", "json=no/such/folder.json"],
+            "error: json=no/such/folder.json: takes a file in a folder that exists",
+        ),
+        (["threads=2"], "error: takes at least one .tflite file (--help shows how)"),
+        (["{drq}", "--threads"], "error: --threads: no such option; takes files, KEY=VALUE and --help"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(place: Place, tiny: Tiny, arguments: list[str], said: str) -> None:
+    done = place.run(*(a.format(drq=tiny.files["drq"]) for a in arguments), module="src.benchmark")
+    assert done.returncode == 2
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_help_teaches_and_names_every_setting(place: Place) -> None:
+    done = place.run("--help", module="src.benchmark")
+    assert done.returncode == 0
+    assert "Examples" in done.stdout
+    assert all(f"  {name}=" in done.stdout for name in (*vars(Benchmark()), "baseline", "json"))
+
+
+def test_an_interrupt_ends_the_command_and_its_child_without_a_traceback(place: Place, tiny: Tiny) -> None:
+    command = [sys.executable, "-m", "src.benchmark", str(tiny.files["none"]), "instances=1000", "precision=1e-9"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    process = subprocess.Popen(
+        command, cwd=place.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    time.sleep(3)  # into the rounds; nothing is claimed of how long they take
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to all of the group
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
