@@ -1,0 +1,298 @@
+"""The two main figures, as SVG that takes its colours and font from the page, and as PNG. Pure: rows in, pictures out.
+
+Matplotlib draws them, twice for the page: text that is readable at 1280 pixels is not at 400 once it is scaled down.
+An inlined interactive library would add 4.7 MB to every sweep for what a few lines of the page's own script do.
+"""
+
+import io
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
+
+from src.report.numbers import size, three, times
+from src.report.rows import Comparison, Row, front
+
+# Colours in a PNG; on the page each is a variable, which has another value in the dark.
+COLOURS = {
+    "ink": "#1c1d20",
+    "soft": "#6b6e76",
+    "line": "#d9dadf",
+    "band": "#eef0f4",
+    "paper": "#ffffff",
+    "baseline": "#1c1d21",
+    "better": "#12805f",
+    "equal": "#2f62c4",
+    "worse": "#b93a2b",
+    "undecided": "#8a7320",
+}
+# Not by colour alone.
+MARKERS = {"baseline": "D", "better": "^", "equal": "o", "worse": "v", "undecided": "s"}
+WIDE, NARROW = 9.3, 3.75  # inches of 96 CSS pixels: what there is at 1280 and at 400 pixels
+
+
+@dataclass(frozen=True)
+class Style:
+    inches: float
+    font_points: float
+    marker_points: float
+
+    @property
+    def narrow(self) -> bool:
+        return self.inches < 5
+
+
+STYLES = {"wide": Style(WIDE, 9.5, 6.5), "narrow": Style(NARROW, 8.5, 5.5)}
+
+
+def kind(row: Row) -> str:
+    """The one word by which a row is coloured."""
+    if row.is_baseline:
+        return "baseline"
+    return row.verdict.call.split()[0] if row.verdict else "undecided"
+
+
+def accuracy_over_size(comparison: Comparison, margin: float, confidence: float, style: str = "wide") -> Figure:
+    """Test accuracy over gzip bytes. Each interval is that of the paired difference from the dense baseline, whose
+    accuracy is taken as given; the line joins the Pareto front."""
+    look = STYLES[style]
+    figure, axes = _axes(look, height=3.9 if look.narrow else 4.6)
+    rows = [row for row in comparison.rows if row.measured]
+    baseline = comparison.baseline
+    if baseline:
+        dense = 100 * baseline.metrics["test_accuracy"]
+        axes.axhspan(dense - 100 * margin, dense + 100 * margin, color=COLOURS["band"], lw=0, zorder=0)
+        axes.axhline(dense, color=COLOURS["soft"], lw=0.8, ls=(0, (4, 3)), zorder=1)
+    best = sorted(
+        (row for row in rows if row.variant in front(rows)),
+        key=lambda row: (row.metrics["gzip_bytes"], row.metrics["test_accuracy"]),
+    )
+    axes.plot(*_positions(best).T, color=COLOURS["soft"], lw=1.0, zorder=2, drawstyle="steps-post")
+    for row, (x, y) in zip(rows, _positions(rows), strict=True):
+        colour = COLOURS[kind(row)]
+        if row.paired and baseline:
+            ends = [dense - 100 * row.paired.drop.high, dense - 100 * row.paired.drop.low]
+            axes.plot([x, x], ends, color=colour, lw=1.1, alpha=0.55, zorder=3, solid_capstyle="butt")
+        point = axes.plot([x], [y], MARKERS[kind(row)], color=colour, ms=look.marker_points, mec=COLOURS["paper"])[0]
+        point.set(mew=0.8, zorder=5, gid=f"variant:{row.variant}")
+    axes.set_xscale("log")
+    _size_ticks(axes, [row.metrics["gzip_bytes"] for row in rows], look)
+    axes.yaxis.set_major_locator(MaxNLocator(5 if look.narrow else 7, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    axes.set_xlabel("gzip bytes")
+    axes.set_title(f"test accuracy, {confidence:.0%} interval of the difference from the baseline", loc="left")
+    if look.narrow:
+        axes.set_title(f"test accuracy, {confidence:.0%} interval", loc="left")
+    _label(figure, axes, [*best, *(row for row in rows if row not in best)], look)
+    return figure
+
+
+def speedups(comparison: Comparison, style: str = "wide") -> Figure:
+    """How many times faster than the dense baseline, with intervals; nothing within the shaded noise floor is claimed.
+    At the right the median latency."""
+    assert comparison.latency
+    look = STYLES[style]
+    rows = [row for row in comparison.rows if row.speedup and "latency_ms_median" in row.metrics]
+    line = 0.23 if look.narrow else 0.25
+    figure, axes = _axes(look, height=0.95 + line * len(rows))
+    floor = comparison.latency.noise_floor
+    if math.isfinite(floor):
+        axes.axvspan(1 / (1 + floor), 1 + floor, color=COLOURS["line"], lw=0, zorder=0)
+    axes.axvline(1, color=COLOURS["soft"], lw=0.8, ls=(0, (4, 3)), zorder=1)
+    for position, row in enumerate(rows):
+        assert row.speedup
+        found = row.speedup
+        claimed = "soft" if row.no_difference or row.is_baseline else "better" if found.estimate > 1 else "worse"
+        colour = COLOURS["baseline" if row.is_baseline else claimed]
+        if math.isfinite(found.high):
+            axes.plot([found.low, found.high], [position] * 2, color=colour, lw=2.2, alpha=0.45, solid_capstyle="butt")
+        marker = "D" if row.is_baseline else "o"
+        point = axes.plot([found.estimate], [position], marker, color=colour, ms=look.marker_points, zorder=5)[0]
+        point.set(mec=COLOURS["paper"], mew=0.8, gid=f"variant:{row.variant}")
+        axes.text(
+            1.02,
+            position,
+            f"{three(row.metrics['latency_ms_median'])} ms",
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            color=COLOURS["soft"],
+        )
+    longest = 14 if look.narrow else 34
+    axes.set_yticks(range(len(rows)), [_short(row.variant, longest) for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.yaxis.grid(False)
+    axes.xaxis.grid(True, color=COLOURS["line"], lw=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(4 if look.narrow else 8, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ×"))
+    axes.set_xlabel("times as fast as the dense baseline")
+    return figure
+
+
+def svg(figure: Figure, name: str) -> str:
+    """As an `<svg>` element for the page: text stays text, colours are variables, and what has a gid has
+    `data-variant`. `name` keeps the ids of several figures apart."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    drawn = text.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.S)
+    drawn = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" class="{name}" role="img">', drawn)
+    drawn = re.sub(r'id="variant:([^"]*)"', r'data-variant="\1"', drawn)
+    drawn = re.sub(r' id="(?!p|m|C)[^"]*"', "", drawn)
+    drawn = re.sub(r"(font: [\d.]+px )[^;\"]*", r"\1var(--font)", drawn)
+    drawn = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{name}-", drawn)
+    for variable, colour in COLOURS.items():
+        drawn = drawn.replace(colour, f"var(--{variable})")
+    return drawn
+
+
+def png(figure: Figure) -> bytes:
+    """At 160 dots per inch, on white."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=160, facecolor=COLOURS["paper"], metadata={"Software": None})
+    return picture.getvalue()
+
+
+# --- Axes ------------------------------------------------------------------------------------------------------
+
+
+def _axes(look: Style, height: float) -> tuple[Figure, Any]:
+    parameters = {
+        "font.size": look.font_points,
+        "axes.titlesize": look.font_points,
+        "axes.labelsize": look.font_points,
+        "text.color": COLOURS["ink"],
+        "axes.labelcolor": COLOURS["soft"],
+        "axes.titlecolor": COLOURS["soft"],
+        "xtick.color": COLOURS["soft"],
+        "ytick.color": COLOURS["soft"],
+        "ytick.labelcolor": COLOURS["ink"],
+        "axes.edgecolor": COLOURS["line"],
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "grid.color": COLOURS["line"],
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "xtick.major.size": 3,
+        "ytick.major.size": 0,
+    }
+    with matplotlib.rc_context(parameters):
+        figure = Figure(figsize=(look.inches, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04)  # type: ignore[union-attr]
+    return figure, axes
+
+
+def _positions(rows: Sequence[Row]) -> np.ndarray:
+    """`[n, 2]`: gzip bytes, test accuracy in percent."""
+    return np.array([[row.metrics["gzip_bytes"], 100 * row.metrics["test_accuracy"]] for row in rows]).reshape(-1, 2)
+
+
+def _size_ticks(axes: Any, sizes: Sequence[float], look: Style) -> None:
+    """1, 2 and 5 of every power of ten within the data, with a margin on both sides."""
+    low, high = min(sizes) / 1.18, max(sizes) * 1.18
+    axes.set_xlim(low, high)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**power for power in powers for step in (1, 2, 5) if low <= step * 10.0**power <= high]
+    if look.narrow and len(ticks) > 5:
+        ticks = ticks[::2]
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(ticks or [low, high], [_round_size(tick) for tick in ticks or [low, high]])
+
+
+def _round_size(count: float) -> str:
+    return f"{count / 1e6:.3g} MB" if count >= 1e6 else f"{count / 1e3:.3g} kB"
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+# --- Labels that do not overlap --------------------------------------------------------------------------------
+
+
+def _label(figure: Figure, axes: Any, rows: Sequence[Row], look: Style) -> None:
+    """Writes each name beside its point where there is room, the first rows first. A name that finds none is left out:
+    the point still tells it when it is pointed at."""
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    pixels = figure.dpi / 72
+    points = axes.transData.transform(_positions(rows))
+    half = (look.marker_points / 2 + 1) * pixels
+    taken = [Bbox([[x - half, y - half], [x + half, y + half]]) for x, y in points]
+    inside = axes.get_window_extent(renderer)
+    for row, (x, y) in zip(rows, points, strict=True):
+        text = axes.annotate(
+            _short(row.variant, 16 if look.narrow else 30),
+            (row.metrics["gzip_bytes"], 100 * row.metrics["test_accuracy"]),
+            xytext=(0, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=look.font_points - 0.5,
+            zorder=6,
+        )
+        box = text.get_window_extent(renderer)
+        # A browser's font may be a little wider than the one that is measured here.
+        width, height = box.width * 1.06, box.height
+        for dx, dy, anchor in _places(half, width, height):
+            left = x + dx - {"left": 0, "center": width / 2, "right": width}[anchor]
+            place = Bbox([[left, y + dy - height / 2], [left + width, y + dy + height / 2]])
+            if _fits(place, inside) and not any(_overlap(place, other) for other in taken):
+                text.set(position=(dx / pixels, dy / pixels), ha=anchor)
+                if math.hypot(dx, dy) > 4 * half:
+                    text.arrow_patch = None
+                    axes.annotate(
+                        "",
+                        (row.metrics["gzip_bytes"], 100 * row.metrics["test_accuracy"]),
+                        xytext=(dx / pixels, (dy - math.copysign(height / 2, dy)) / pixels),
+                        textcoords="offset points",
+                        arrowprops={"arrowstyle": "-", "lw": 0.6, "color": COLOURS["soft"], "shrinkA": 1, "shrinkB": 4},
+                        zorder=4,
+                    )
+                taken.append(place)
+                break
+        else:
+            text.remove()
+
+
+def _places(half: float, width: float, height: float) -> Iterator[tuple[float, float, str]]:
+    """Offsets from a point to the middle of its label's near edge, the closest first."""
+    gap = half + 2
+    yield gap, 0, "left"
+    yield -gap, 0, "right"
+    for distance in np.arange(1, 5):
+        dy = gap * 0.6 + distance * height * 0.75
+        yield from ((gap * 0.5, dy, "left"), (gap * 0.5, -dy, "left"))
+        yield from ((-gap * 0.5, dy, "right"), (-gap * 0.5, -dy, "right"))
+        yield from ((0, dy, "center"), (0, -dy, "center"))
+
+
+def _fits(box: Bbox, inside: Bbox) -> bool:
+    return box.x0 >= inside.x0 and box.x1 <= inside.x1 and box.y0 >= inside.y0 and box.y1 <= inside.y1
+
+
+def _overlap(first: Bbox, second: Bbox) -> bool:
+    return first.x0 < second.x1 and second.x0 < first.x1 and first.y0 < second.y1 and second.y0 < first.y1
+
+
+def described(rows: Iterable[Row]) -> str:
+    """A figure in words, for those who can't see it."""
+    return "; ".join(
+        f"{row.variant}: {100 * row.metrics['test_accuracy']:.1f} % at {size(row.metrics['gzip_bytes'])}"
+        + (f", {times(row.speedup.estimate)} times as fast" if row.speedup and not row.is_baseline else "")
+        for row in rows
+        if row.measured
+    )

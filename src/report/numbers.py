@@ -1,0 +1,34 @@
+"""How numbers are written for a person: the same in the terminal, in figures and on the page."""
+
+from src.stats import Interval
+
+
+def points(share: float) -> str:
+    """A difference of shares in points, signed: 0.014 is +1.4."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def interval(drop: Interval) -> str:
+    return f"[{points(drop.low)}, {points(drop.high)}]"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f}"
+
+
+def three(number: float) -> str:
+    """Three significant digits without an exponent."""
+    return f"{number:.{max(0, 3 - len(str(int(number))))}f}" if number >= 1 else f"{number:.3f}"
+
+
+def size(count: float) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count:.0f} B"
+
+
+def times(ratio: float) -> str:
+    """How many times: 1.36, 10.2."""
+    return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}"
+
+
+def images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
