@@ -1,12 +1,15 @@
 """TensorFlow as the stages need it: imported when first needed, quietly, with a thread per core of the machine."""
 
+import importlib
 import logging
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+from src.config import UserError
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,31 @@ def prepare() -> None:
         tf_keras.backend.experimental.enable_tf_random_generator()
     tf.get_logger().setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@contextmanager
+def custom_objects(paths: Sequence[str]) -> Iterator[None]:
+    """Lets Keras find the layers and functions with these import paths while it reads a model that is made of them.
+
+    Raises `UserError` for one that can't be imported.
+    """
+    if not paths:
+        yield
+        return
+    import tf_keras
+
+    found = {}
+    for path in paths:
+        module, _, name = path.rpartition(".")
+        try:
+            found[name] = getattr(importlib.import_module(module), name)
+        except Exception as error:  # whatever the module raises
+            raise UserError(
+                f"model.custom_objects: {path} can't be imported ({type(error).__name__}: {error}); takes the import "
+                "path of a layer or function"
+            ) from None
+    with tf_keras.saving.custom_object_scope(found):
+        yield
 
 
 @contextmanager

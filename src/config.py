@@ -5,14 +5,18 @@ answered before the seconds that TensorFlow takes to load.
 """
 
 import functools
+import hashlib
 import importlib
+import importlib.util
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as schema
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -34,8 +38,10 @@ Resize = Literal["bilinear", "bicubic", "lanczos", "area", "nearest"]
 
 @schema(frozen=True, config=STRICT)
 class Preprocess:
-    """From uint8 images to what the model takes: `(image * rescale - mean) / std`, per channel."""
+    """From uint8 images to what the model takes: channels in its order, then `(image * rescale - mean) / std`, with a
+    mean and std for each of its channels or one for all."""
 
+    channel_order: Literal["rgb", "bgr"] = "rgb"
     rescale: Positive = 1 / 255
     mean: tuple[float, ...] = (0.0,)
     std: tuple[Positive, ...] = (1.0,)
@@ -123,6 +129,76 @@ class Architecture:
     """A model that this project builds: its preprocessing; size and classes come from the data."""
 
     preprocess: Preprocess = Preprocess()
+
+
+@schema(frozen=True, config=STRICT)
+class Application(Architecture):
+    """A model of `tf_keras.applications` with another top. `weights` null starts from random ones."""
+
+    weights: Literal["imagenet"] | None = None
+
+    @property
+    def external(self) -> bool:
+        return self.weights is not None
+
+
+@schema(frozen=True, config=STRICT)
+class MobileNetV2(Application):
+    """`alpha` scales the width of every layer. There are ImageNet weights for six of its values."""
+
+    alpha: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        published = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+        if self.weights and self.alpha not in published:
+            raise ValueError(
+                f"alpha={self.alpha} has no weights={self.weights}; takes one of {', '.join(map(str, published))}"
+            )
+
+
+def _exists(path: str) -> str:
+    if not Path(path).expanduser().exists():
+        raise ValueError(f"{path} does not exist; takes a Keras model: .keras, .h5 or a SavedModel folder")
+    return path
+
+
+@schema(frozen=True, config=STRICT, kw_only=True)
+class Saved(Architecture):
+    """A Keras model in a file or folder. What is in it decides, not where it lies.
+
+    `logits` says whether it gives logits or probabilities; null finds out from its last layer. `custom_objects` are
+    import paths of the layers and functions of its own that it is made of.
+    """
+
+    UNUSED: ClassVar[tuple[str, ...]] = ("path",)
+    external: ClassVar[bool] = True
+
+    path: Annotated[str, Field(min_length=1), AfterValidator(_exists)]
+    logits: bool | None = None
+    custom_objects: tuple[Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")], ...] = ()
+
+    def digest(self) -> str:
+        """Of the file or of every file in the folder, and of the modules that the custom objects come from."""
+        path = Path(self.path).expanduser()
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        parts = {str(file.relative_to(path)): _file_digest(file, file.stat().st_mtime_ns) for file in files}
+        for name in self.custom_objects:
+            with suppress(ImportError, ValueError):
+                spec = importlib.util.find_spec(name.rpartition(".")[0])
+                if spec and spec.origin and (source := Path(spec.origin)).is_file():
+                    parts[name] = _file_digest(source, source.stat().st_mtime_ns)
+        return hashlib.sha256(canonical(parts).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _file_digest(file: Path, modified: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@schema(frozen=True, config=STRICT)
+class Untrained:
+    """The model as it is, which nothing has to be said about."""
 
 
 @schema(frozen=True, config=STRICT)
@@ -248,10 +324,14 @@ class Step:
         return _function(self.target)
 
     def describe(self) -> dict[str, Any]:
-        """All that decides what the step does, as plain data: part of a stage's key."""
+        """All that decides what the step does, as plain data: part of a stage's key.
+
+        Settings that name a file have a `digest()` of its content, which stands for it.
+        """
         unused = getattr(self.settings, "UNUSED", ())
         settings = {key: value for key, value in plain(self.settings).items() if key not in unused}
-        return {"target": self.target, "settings": settings}
+        content = {"content": self.settings.digest()} if hasattr(self.settings, "digest") else {}
+        return {"target": self.target, "settings": settings, **content}
 
 
 @dataclass(frozen=True)

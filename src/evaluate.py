@@ -6,7 +6,7 @@ The predictions are those of the shipped file image by image with one thread; ho
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ def predict(
     threads: int,
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
+    logits: bool | None = None,
 ) -> Predictions:
     """Runs `artifact` on every image of `split`.
 
@@ -89,8 +90,8 @@ def predict(
     megabytes of images and the result, whatever the size of the split. `progress` is told how many images were done
     since it was last called.
 
-    What the artifact gives counts as probabilities where its last operator is a softmax; anything else is taken for
-    logits and a softmax is applied. A quantized softmax gives steps of 1/256.
+    `logits` says whether the artifact gives logits, to which a softmax is applied, or probabilities; None takes what
+    its last operator makes for probabilities where that is a softmax. A quantized softmax gives steps of 1/256.
 
     Operators that quantize their input as they go could choose one scale for a whole batch, and a fixed shape inside
     the graph may refuse any other batch: the first images are therefore run one by one as well, and if they differ in
@@ -98,7 +99,7 @@ def predict(
 
     Raises `UserError` if the artifact can't be loaded, or takes or gives something else than images and classes.
     """
-    model = _Model(artifact, threads)
+    model = _Model(artifact, threads, logits)
     encode = model.encoder(preprocess)
     n = len(split)
     size = model.batch(encode(split.read(np.arange(min(n, 2)))), min(batch_size, n)) if n else 1
@@ -159,7 +160,7 @@ def _checked(labels: np.ndarray, model: "_Model") -> np.ndarray:
 class _Model:
     """An interpreter, and what its input and output mean."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, logits: bool | None = None) -> None:
         self.path = path
         try:
             self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
@@ -174,10 +175,14 @@ class _Model:
         self.shape = tuple(int(n) for n in self.input["shape"][1:])
         self.classes = int(self.output["shape"][1])
         self.output_dtype = self.output["dtype"]
-        self.softmax = not gives_probabilities(path)
+        self.softmax = not gives_probabilities(path) if logits is None else logits
 
     def encoder(self, how: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
         """From uint8 images to what the input takes. A pixel has 256 values: for integers a table is exact."""
+        if how.channel_order == "bgr":
+            # Mean and std are those of the model's channels: once the order is the model's, nothing else differs.
+            in_order = self.encoder(replace(how, channel_order="rgb"))
+            return lambda images: in_order(np.ascontiguousarray(images[..., ::-1]))
         dtype = self.input["dtype"]
         if dtype == np.float32:
             return _float_encoder(how, self.shape)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from src import audit, backend
-from src.config import Config, Step, canonical, plain
+from src.config import Config, Step, UserError, canonical, plain
 from src.data import Dataset
 from src.evaluate import predict
 from src.progress import Progress
@@ -141,8 +141,30 @@ def perform(request: Request, store: Store) -> str:
     """Does one stage whose parent is in the store, records it there, and gives the id of its run."""
     backend.prepare()
     work = _measured_artifact if request.stage.group == "quant" else _checkpoint
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, backend.custom_objects(_custom_objects(request.config.model)):
         return work(request, store, Path(scratch))
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` where the model can't take the images or tell their classes apart.
+
+    A model that comes from elsewhere is built for that; of one that this project builds the settings are enough.
+    """
+    step, shape, classes = config.model, dataset(config).shape, len(dataset(config).classes)
+    for name in ("mean", "std"):
+        values = getattr(step.settings.preprocess, name)
+        if len(values) not in (1, shape[2]):
+            raise UserError(
+                f"model.preprocess.{name}={list(values)}: takes one number or {shape[2]}, one for each channel"
+            )
+    if getattr(step.settings, "external", False):
+        backend.prepare()
+        with backend.custom_objects(_custom_objects(step)):
+            step.function(step.settings, shape, classes)
+
+
+def _custom_objects(model: Step) -> tuple[str, ...]:
+    return getattr(model.settings, "custom_objects", ())
 
 
 def _checkpoint(request: Request, store: Store, scratch: Path) -> str:
@@ -156,7 +178,9 @@ def _checkpoint(request: Request, store: Store, scratch: Path) -> str:
             trained = stage.step.function(stage.step.settings, build, _task(config), file)
         else:
             trained = stage.step.function(stage.step.settings, _parent(stage, store), _task(config), file)
-        store.log(run_id, metrics=trained.metrics, tags={"digest": sha256(file)}, history=trained.history)
+        store.log(
+            run_id, metrics=trained.metrics, tags={**trained.tags, "digest": sha256(file)}, history=trained.history
+        )
         store.keep(run_id, file, str(Path(CHECKPOINT).parent))
         _keep_conditions(request, store, run_id)
     return run_id
@@ -181,10 +205,13 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                     config.model.settings.preprocess,
                     threads=cores(),
                     progress=_counting(split_name, len(split)),
+                    logits=_task(config).logits,
                 )
                 predictions.save(file := scratch / Path(predictions_path(split_name)).name)
                 store.keep(run_id, file, str(Path(predictions_path(split_name)).parent))
                 metrics[f"{split_name}_accuracy"] = predictions.accuracy
+                if split_name == "test":
+                    metrics["balanced_accuracy"] = predictions.balanced_accuracy
             found = auditing.result()
         metrics |= {
             "tflite_bytes": found.tflite_bytes,
@@ -226,7 +253,8 @@ def cores() -> int:
 
 
 def _task(config: Config) -> Task:
-    return Task(dataset(config), config.model.settings.preprocess, config.augment, config.seed)
+    logits = getattr(config.model.settings, "logits", None)
+    return Task(dataset(config), config.model.settings.preprocess, config.augment, config.seed, logits)
 
 
 def _parent(stage: Stage, store: Store) -> Path:

@@ -80,11 +80,16 @@ class Plan:
 def run(overrides: Sequence[Sequence[str]], compose: Compose, launch: Launch, *, command: str) -> str:
     """Runs the sweep whose variants `overrides` compose; gives the id of its parent run.
 
-    Raises `Failed` where a variant or the comparison has failed, after all else is done.
+    Raises `UserError` before anything is recorded where a model does not fit its data, and `Failed` where a variant or
+    the comparison has failed, after all else is done.
     """
     variants = expand(overrides, compose)
     store = Store(variants[0].config.tracking)
     plan = make_plan(variants, store)
+    for wave in plan.waves:
+        for job in wave:
+            if job.stage.parent is None:
+                stages.check(job.variant.config)
     name = f"sweep-{time.strftime('%Y%m%d-%H%M%S')}"
     parent = store.start("sweep", name, tags={"command": command}, params=_common(plan))
     try:

@@ -25,6 +25,7 @@ MEASURED = (
     "train_accuracy",
     "validation_accuracy",
     "test_accuracy",
+    "balanced_accuracy",
     "tflite_bytes",
     "gzip_bytes",
     "sparsity",

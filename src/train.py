@@ -3,14 +3,15 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.config import Augment, Preprocess, Train
+from src.config import Augment, Preprocess, Train, Untrained
 from src.data import Dataset, Split, preprocess
+from src.models.head import check_classes, gives_logits
 from src.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,14 +28,17 @@ class Task:
     preprocess: Preprocess
     augment: Augment
     seed: int
+    logits: bool | None = None  # what the model gives; None finds out from its last layer
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a stage that trains leaves beside its checkpoint: final metrics, and one dict of metrics per epoch."""
+    """What a stage leaves beside its checkpoint: final metrics, one dict of metrics per epoch, and what else is worth
+    saying of it."""
 
     metrics: dict[str, float]
     history: tuple[dict[str, float], ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
@@ -54,6 +58,20 @@ def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkp
     save(model, checkpoint)
     best = max(history, key=lambda epoch: epoch["validation_accuracy"])
     return Trained({"validation_accuracy": best["validation_accuracy"], "epoch": best["epoch"]}, history)
+
+
+def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
+    """Takes the model with the weights that it comes with as the dense baseline."""
+    import tensorflow as tf
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(task.seed)
+    model = build()
+    check_classes(model, len(task.dataset.classes))
+    gives_logits(model, task.logits)
+    save(model, checkpoint)
+    predict = tf.function(lambda images: model(images, training=False))
+    return Trained({"validation_accuracy": accuracy(predict, task.dataset.validation, task.preprocess, batch_size=64)})
 
 
 def optimise(
@@ -79,12 +97,14 @@ def optimise(
     import tensorflow as tf
     import tf_keras
 
+    check_classes(model, len(task.dataset.classes))
+    logits = gives_logits(model, task.logits)
     split = task.dataset.train
     batch_size = min(batch_size, len(split))
     steps = len(split) // batch_size
     model.compile(
         tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)),
-        "sparse_categorical_crossentropy",
+        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
         metrics=["accuracy"],
         jit_compile=jit_compile,
     )
@@ -103,6 +123,18 @@ def optimise(
     )
     model.set_weights(validation.best)
     return tuple(validation.history)
+
+
+def accuracy(predict: Callable[[np.ndarray], Any], split: Split, how: Preprocess, batch_size: int) -> float:
+    """Share of the images of `split` of whose scores (a tensor `[batch_size, classes]`) the right one is highest."""
+    correct = 0
+    for images, labels in split.batches(batch_size):
+        # Padded to a full batch: one shape, one compilation.
+        padded = np.zeros((batch_size, *images.shape[1:]), images.dtype)
+        padded[: len(images)] = images
+        scores = predict(preprocess(padded, how)).numpy()[: len(images)]
+        correct += int((scores.argmax(-1) == labels).sum())
+    return correct / len(split)
 
 
 def save(model: "tf_keras.Model", checkpoint: Path) -> None:
@@ -170,16 +202,6 @@ class _Validation:
             on_epoch_begin=self._begin, on_train_batch_end=self._step, on_epoch_end=self._end
         )
 
-    def accuracy(self, split: Split) -> float:
-        correct = 0
-        for images, labels in split.batches(self.batch_size):
-            # Padded to a full batch: one shape, one compilation.
-            padded = np.zeros((self.batch_size, *images.shape[1:]), images.dtype)
-            padded[: len(images)] = images
-            scores = self.predict(preprocess(padded, self.task.preprocess)).numpy()[: len(images)]
-            correct += int((scores.argmax(-1) == labels).sum())
-        return correct / len(split)
-
     def _begin(self, epoch: int, logs: dict[str, float]) -> None:
         self.epoch = epoch
 
@@ -188,14 +210,14 @@ class _Validation:
             self._say(f"step {step + 1}/{self.steps}  loss {logs['loss']:.3f}", (step + 1) / self.steps)
 
     def _end(self, epoch: int, logs: dict[str, float]) -> None:
-        accuracy = self.accuracy(self.task.dataset.validation)
+        share = accuracy(self.predict, self.task.dataset.validation, self.task.preprocess, self.batch_size)
         earlier = [e["validation_accuracy"] for e in self.history[self.keep_best_from :]]
-        if epoch <= self.keep_best_from or accuracy > max(earlier):
+        if epoch <= self.keep_best_from or share > max(earlier):
             self.best = self.model.get_weights()
         self.history.append(
-            {"epoch": epoch, "loss": logs["loss"], "accuracy": logs["accuracy"], "validation_accuracy": accuracy}
+            {"epoch": epoch, "loss": logs["loss"], "accuracy": logs["accuracy"], "validation_accuracy": share}
         )
-        self._say(f"loss {logs['loss']:.3f}  validation accuracy {accuracy:.1%}", 1, last=epoch + 1 == self.epochs)
+        self._say(f"loss {logs['loss']:.3f}  validation accuracy {share:.1%}", 1, last=epoch + 1 == self.epochs)
 
     def _say(self, what: str, share_of_epoch: float, last: bool = False) -> None:
         done = (self.epoch + share_of_epoch) / self.epochs

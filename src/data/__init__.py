@@ -67,6 +67,8 @@ class Dataset:
 
 def preprocess(images: np.ndarray, how: Preprocess) -> np.ndarray:
     """uint8 images `[..., channels]` to the float32 that the model takes."""
+    if how.channel_order == "bgr":
+        images = images[..., ::-1]
     mean, std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
     return (images.astype(np.float32) * np.float32(how.rescale) - mean) / std
 

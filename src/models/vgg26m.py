@@ -22,7 +22,7 @@ def build(config: Architecture, shape: tuple[int, int, int], classes: int) -> "t
     layers = tf_keras.layers
 
     def normal(inputs: int) -> "tf_keras.initializers.Initializer":
-        # Keras's he_normal cuts the tails off, and with them a part of what int8 makes of the weights of a real network.
+        # Keras's he_normal cuts the tails off, and with them a part of what int8 makes of real weights.
         return tf_keras.initializers.RandomNormal(stddev=float(np.sqrt(2 / inputs)))
 
     inputs = x = layers.Input(shape, name="image")

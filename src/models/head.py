@@ -1,0 +1,86 @@
+"""What a classifier ends in: one score per class, as probabilities or as logits."""
+
+from typing import TYPE_CHECKING, Any
+
+from src.config import UserError
+
+if TYPE_CHECKING:
+    import tf_keras
+
+# What these give is of the kind that they are given: a mean of probabilities is one, a mean of logits as well.
+PASSES = (
+    "Average",
+    "AveragePooling2D",
+    "Dropout",
+    "Flatten",
+    "GlobalAveragePooling2D",
+    "Identity",
+    "Reshape",
+)
+LINEAR = ("BatchNormalization", "Rescaling")
+
+
+def check_classes(model: "tf_keras.Model", classes: int, key: str = "model") -> None:
+    """Raises `UserError`, which starts with `key`, unless `model` gives one score per class: `[n, classes]`."""
+    if len(model.outputs) != 1:
+        raise UserError(f"{key}: gives {len(model.outputs)} outputs; takes a model with one, a score per class")
+    shape = tuple(model.outputs[0].shape)
+    if len(shape) != 2:
+        dimensions = ", ".join("n" if i == 0 else str(size or "?") for i, size in enumerate(shape))
+        raise UserError(f"{key}: gives [{dimensions}]; takes a model that gives one score per class, [n, {classes}]")
+    if shape[1] == 1:
+        raise UserError(f"{key}: gives one number per image; takes a model with a score for each of {classes} classes")
+    if shape[1] != classes:
+        raise UserError(f"{key}: gives {shape[1]} classes, the data has {classes}; takes a model of the same classes")
+
+
+def gives_logits(model: "tf_keras.Model", declared: bool | None = None) -> bool:
+    """Whether what `model` gives is logits, not probabilities: `declared`, or as its last layer says.
+
+    Raises `UserError` where the last layer is neither a softmax nor linear and nothing is declared.
+    """
+    if declared is not None:
+        return declared
+    layer = _last(model)
+    match _activation(layer):
+        case "softmax":
+            return False
+        case "linear" | "log_softmax":  # a softmax of log-probabilities gives the probabilities
+            return True
+        case found:
+            ends = f"layer {layer.name} ({type(layer).__name__}{f', {found}' if found else ''})"
+            raise UserError(
+                f"model: ends in {ends}; takes a softmax over the classes, or none (model=saved: model.logits=true or "
+                "false says which it is)"
+            )
+
+
+def _last(model: "tf_keras.Model") -> Any:
+    """The layer that makes the scores, inside nested models and seen through what only passes them on."""
+    import tf_keras
+
+    tensor = model.outputs[0]
+    while True:
+        layer, node, index = tensor._keras_history
+        if isinstance(layer, tf_keras.Model):
+            tensor = layer.outputs[index]
+        elif type(layer).__name__ in PASSES or _passes(layer):
+            tensor = layer._inbound_nodes[node].keras_inputs[0]
+        else:
+            # TFMOT's pruning wraps the layer that it prunes.
+            return layer.layer if isinstance(layer, tf_keras.layers.Wrapper) else layer
+
+
+def _passes(layer: Any) -> bool:
+    return type(layer).__name__ == "Activation" and _activation(layer) == "linear"
+
+
+def _activation(layer: Any) -> str | None:
+    name = type(layer).__name__
+    if name == "Softmax":
+        return "softmax"
+    if name == "TFOpLambda":
+        return layer.get_config()["function"].rpartition(".")[2]
+    if name in LINEAR:
+        return "linear"
+    return getattr(getattr(layer, "activation", None), "__name__", None)
