@@ -296,6 +296,7 @@ class Tracking:
 
     uri: Annotated[str, Field(min_length=1)]
     experiment: Annotated[str, Field(min_length=1)]
+    retry_seconds: Annotated[float, Field(ge=0)] = 300
 
 
 @schema(frozen=True, config=STRICT)

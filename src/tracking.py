@@ -5,6 +5,7 @@ a run that is killed never becomes FINISHED, so half a result is never used.
 """
 
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -32,8 +33,11 @@ MEASURED = (
 )
 LATENCY = ("latency_ms_mean", "latency_ms_std", "latency_ms_median", "latency_ms_p90")
 COMPARED = ("test_accuracy_drop", "gzip_ratio", "speedup")
+# What a run says of the sweep that it is in, and a later sweep that takes it over says anew.
+OF_A_SWEEP = ("sweep", "host", "process", "verdict", "error", "latency_host")
 SPLITS = ("train", "validation", "test")
 CHECKPOINT = "checkpoint/model.h5"
+LOCAL_UI = "http://localhost:5000"
 
 
 def artifact_path(variant: str) -> str:
@@ -91,23 +95,32 @@ class Store:
     """One MLflow experiment in one tracking store."""
 
     def __init__(self, tracking: Tracking) -> None:
-        import logging
-
+        """Raises `UserError` where the store can't be written or does not answer."""
         check_writable(tracking)
-        for name in ("alembic", "mlflow"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        for name, level in (("alembic", logging.WARNING), ("mlflow", logging.WARNING)):
+            logging.getLogger(name).setLevel(level)
+        # It logs the traceback of every error that it raises as well.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
-        self.uri = tracking.uri
+        self.uri, self.experiment = tracking.uri, tracking.experiment
         path = _sqlite_path(tracking.uri)
-        with _alone(path):
-            self.client = MlflowClient(tracking.uri)
-            experiment = self.client.get_experiment_by_name(tracking.experiment)
-            if experiment is None:
-                location = (path.parent / "artifacts").absolute().as_uri() if path else None
-                self.experiment_id = self.client.create_experiment(tracking.experiment, artifact_location=location)
-            else:
-                self.experiment_id = experiment.experiment_id
+        try:
+            with _alone(path.with_suffix(".lock") if path else None):
+                client = MlflowClient(tracking.uri)
+                experiment = client.get_experiment_by_name(tracking.experiment)
+                if experiment is None:
+                    location = (path.parent / "artifacts").absolute().as_uri() if path else None
+                    self.experiment_id = client.create_experiment(tracking.experiment, artifact_location=location)
+                else:
+                    self.experiment_id = experiment.experiment_id
+        except MlflowException as error:
+            raise UserError(
+                f"tracking.uri={tracking.uri}: {reason(error)[:200]}; takes a tracking store that answers"
+            ) from error
+        self.client: Any = _Patient(client, tracking.retry_seconds)
+        self.hurried: Any = client
 
     # --- Writing ---
 
@@ -120,10 +133,12 @@ class Store:
         try:
             yield run_id
         except Exception as error:
-            self.end(run_id, "FAILED", error=reason(error))
+            # What failed may be the store: then the run stays RUNNING, and the next sweep on this host closes it.
+            with contextlib.suppress(Exception):
+                self.end(run_id, "FAILED", error=reason(error))
             raise
         except BaseException:
-            self.end(run_id, "KILLED")
+            self.kill(run_id)
             raise
         self.end(run_id, "FINISHED")
 
@@ -131,9 +146,11 @@ class Store:
         self, kind: str, name: str, *, tags: Mapping[str, str], params: Mapping[str, Any], parent: str | None = None
     ) -> str:
         assert kind in KINDS
-        all_tags = {"kind": kind, **tags}
+        all_tags = {"kind": kind, **tags, "host": socket.gethostname(), "process": _process()}
         if parent:
-            all_tags["mlflow.parentRunId"] = parent
+            all_tags["sweep"] = parent
+            # Only variants are its children in the UI: a stage belongs to every sweep that uses it.
+            all_tags |= {"mlflow.parentRunId": parent} if kind == "variant" else {}
         run_id = self.client.create_run(self.experiment_id, tags=all_tags, run_name=name).info.run_id
         self.log(run_id, params=params)
         return run_id
@@ -142,6 +159,38 @@ class Store:
         if error:
             self.log(run_id, tags={"error": error})
         self.client.set_terminated(run_id, status)
+
+    def kill(self, run_id: str) -> None:
+        """Closes a run as KILLED, if the store answers at once."""
+        with contextlib.suppress(Exception):
+            self.hurried.set_terminated(run_id, "KILLED")
+
+    def kill_all_of(self, sweep: str) -> None:
+        """Closes as KILLED what a sweep has left RUNNING, and its parent run."""
+        with contextlib.suppress(Exception):
+            where = f"tags.sweep = '{sweep}' and attributes.status = 'RUNNING'"
+            for run in self.hurried.search_runs([self.experiment_id], where):
+                self.kill(run.info.run_id)
+        self.kill(sweep)
+
+    def kill_abandoned(self) -> list[Record]:
+        """Closes as KILLED what dead processes of this host have left RUNNING; gives those runs."""
+        running = self.search(f"tags.host = '{socket.gethostname()}' and attributes.status = 'RUNNING'")
+        abandoned = [record for record in running if not _lives(record.tags.get("process", ""))]
+        for record in abandoned:
+            self.kill(record.run_id)
+        return abandoned
+
+    def mark_damaged(self, record: Record, why: str) -> None:
+        """Closes a FINISHED run as FAILED, so that its stage runs again."""
+        self.end(record.run_id, "FAILED", error=why)
+
+    def alone(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """Holds the stage `key` of this store for one process of this machine at a time."""
+        name = hashlib.sha256(f"{self.uri} {self.experiment} {key}".encode()).hexdigest()[:32]
+        folder = Path(tempfile.gettempdir()) / f"compression-locks-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return _alone(folder / name)
 
     def log(
         self,
@@ -177,7 +226,8 @@ class Store:
 
     def adopt(self, record: Record, variant: str, parent: str) -> str:
         """A run of this sweep with the result of an earlier one; gives its id."""
-        tags = {name: value for name, value in record.tags.items() if not name.startswith("mlflow.")}
+        inherited = (item for item in record.tags.items() if item[0] not in OF_A_SWEEP)
+        tags = {name: value for name, value in inherited if not name.startswith("mlflow.")}
         tags |= {"variant": variant, "reused_from": record.tags.get("reused_from", record.run_id)}
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -236,6 +286,18 @@ class Store:
             raise Damaged(f"run {run_id}: {path} is not what was recorded (its SHA-256 differs)")
         return local
 
+    def json(self, run_id: str, path: str) -> dict[str, Any]:
+        """A JSON artifact; empty where the run has none."""
+        try:
+            return json.loads(self.file(run_id, path).read_text())
+        except Damaged:
+            return {}
+
+    def url(self, run_id: str) -> str:
+        """The run's page in the UI: that of the tracking server, or the one that `make ui` starts."""
+        server = self.uri if self.uri.startswith(("http://", "https://")) else LOCAL_UI
+        return f"{server.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
+
 
 def sha256(file: Path) -> str:
     with file.open("rb") as stream:
@@ -268,13 +330,70 @@ def _sqlite_path(uri: str) -> Path | None:
 
 
 @contextmanager
-def _alone(path: Path | None) -> Iterator[None]:
-    """One process at a time: several that create a fresh SQLite store at once fail (MLflow 3)."""
-    if path is None:
+def _alone(lock: Path | None) -> Iterator[None]:
+    """One process of this machine at a time, for as long as it lives at most.
+
+    Several that create a fresh SQLite store at once fail (MLflow 3).
+    """
+    if lock is None:
         yield
         return
-    import fcntl
-
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _process(pid: int | None = None) -> str:
+    """What tells a process from any other that this machine has run: its id, and when it started, in clock ticks
+    since the machine did."""
+    pid = os.getpid() if pid is None else pid
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(pid)
+    return f"{pid}-{stat.rpartition(')')[2].split()[19]}-{boot}"
+
+
+def _lives(process: str) -> bool:
+    pid = process.partition("-")[0]
+    return pid.isdigit() and Path(f"/proc/{pid}").exists() and _process(int(pid)) == process
+
+
+class _Patient:
+    """A client whose calls are tried again, with growing pauses, while the store has a passing fault."""
+
+    def __init__(self, client: Any, seconds: float) -> None:
+        self._client, self._seconds = client, seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return functools.partial(self._call, getattr(self._client, name))
+
+    def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        started, pause = time.monotonic(), 0.5
+        while True:
+            try:
+                return method(*arguments, **named)
+            except Exception as error:
+                left = self._seconds - (time.monotonic() - started)
+                if not _passing(error) or left <= 0:
+                    raise
+                log.warning(
+                    "the tracking store does not answer, trying again for %.0f s: %s", left, reason(error)[:150]
+                )
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, 15)
+
+
+def _passing(error: Exception) -> bool:
+    """Whether the same call may succeed later: a server that is gone or overloaded, a database that is locked."""
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    if any(lasting in str(error) for lasting in ("disk is full", "readonly database", "No space left")):
+        return False
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() >= 500 or error.get_http_status_code() == 429
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code >= 500
+    return isinstance(error, requests.RequestException)
