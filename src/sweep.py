@@ -96,7 +96,7 @@ def run(overrides: Sequence[Sequence[str]], compose: Compose, launch: Launch, *,
         log.info("%s: %s", name, summary(plan))
         outcomes = _do(plan, store, launch, parent)
         entries = [
-            compare.Entry(v.name, v.training, v.is_baseline, outcome.run_id, outcome.error)
+            compare.Entry(v.name, v.training, v.is_baseline, v.config, outcome.run_id, outcome.error)
             for v in plan.variants
             for outcome in [outcomes[v.stage.key]]
         ]

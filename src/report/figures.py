@@ -15,11 +15,12 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from src.report.numbers import size, three, times
-from src.report.rows import Comparison, Row, front
+from src.report.rows import Comparison, Damaged, Row, front
 
 # Colours in a PNG; on the page each is a variable, which has another value in the dark.
 COLOURS = {
@@ -136,6 +137,21 @@ def speedups(comparison: Comparison, style: str = "wide") -> Figure:
     return figure
 
 
+def pictures(damaged: Sequence[Damaged]) -> Figure:
+    """The damaged images side by side, each under its true class."""
+    columns = min(6, len(damaged))
+    lines = -(-len(damaged) // columns)
+    figure = Figure(figsize=(1.6 * columns, 1.95 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, image in zip(np.ravel(figure.subplots(lines, columns, squeeze=False)), damaged, strict=False):
+        axes.imshow(image.pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        wrong = max(image.wrong.values(), key=list(image.wrong.values()).count)
+        axes.set_title(f"{image.label}\n{len(image.wrong)} wrong, most {wrong}", fontsize=8)
+    for axes in figure.axes:
+        axes.axis("off")
+    return figure
+
+
 def svg(figure: Figure, name: str) -> str:
     """As an `<svg>` element for the page: text stays text, colours are variables, and what has a gid has
     `data-variant`. `name` keeps the ids of several figures apart."""
@@ -166,7 +182,7 @@ def png(figure: Figure) -> bytes:
 
 
 def _axes(look: Style, height: float) -> tuple[Figure, Any]:
-    parameters = {
+    parameters: Any = {
         "font.size": look.font_points,
         "axes.titlesize": look.font_points,
         "axes.labelsize": look.font_points,
@@ -189,10 +205,9 @@ def _axes(look: Style, height: float) -> tuple[Figure, Any]:
         "ytick.major.size": 0,
     }
     with matplotlib.rc_context(parameters):
-        figure = Figure(figsize=(look.inches, height), layout="constrained")
+        figure = Figure(figsize=(look.inches, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.04))
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04)  # type: ignore[union-attr]
     return figure, axes
 
 

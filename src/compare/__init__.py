@@ -1,0 +1,309 @@
+"""Closes a sweep: the latency of all its artifacts together, each against its dense baseline, what can be said of the
+differences, and the report."""
+
+import datetime
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from src import benchmark, report, stages, stats
+from src.audit import Layer
+from src.compare import conditions
+from src.compare.effects import damaged, effects
+from src.config import Benchmark, Compare, Config, plain
+from src.evaluate import Predictions
+from src.progress import Progress
+from src.report import figures
+from src.report.page import page, sentence
+from src.tracking import LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
+
+log = logging.getLogger(__name__)
+
+REPORTS = Path("mlruns/reports")
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A variant of the sweep and what came of it: the id of its FINISHED run, or why there is none."""
+
+    name: str
+    training: str
+    is_baseline: bool
+    config: Config
+    run_id: str | None
+    error: str | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.training} {self.name}".strip()
+
+
+def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, judged: Compare) -> dict[str, str]:
+    """Measures latency, compares, records and prints. Gives what failed, with its reason, by label."""
+    trainings = dict.fromkeys(entry.training for entry in entries)
+    comparisons = [
+        _training([entry for entry in entries if entry.training == training], store, how, judged)
+        for training in trainings
+    ]
+    rows = [row for comparison in comparisons for row in comparison.rows]
+    store.describe(parent, "\n\n".join([*(f"**{_sentence(c, judged)}**" for c in comparisons), _table(rows, judged)]))
+    store.keep_text(parent, report.as_csv(rows), "comparison.csv")
+    measured = {"compare": plain(judged), "latency": [plain(c.latency) if c.latency else {} for c in comparisons]}
+    store.keep_text(parent, report.as_json(rows, measured), "comparison.json")
+    sweep = _sweep(entries, comparisons, store, parent, judged)
+    folder = _publish(sweep, store, parent)
+    console = Console(soft_wrap=False, highlight=False)
+    report.print_table(rows, console, judged.confidence)
+    for comparison in comparisons:
+        console.print(_sentence(comparison, judged) + ".", markup=False)
+    console.print(f"report  {folder / REPORT}\nruns    make ui\nchoose  make pick", markup=False)
+    return {row.label: row.failed for row in rows if row.failed}
+
+
+def _sentence(comparison: report.Comparison, judged: Compare) -> str:
+    return sentence(comparison, judged.margin)
+
+
+def _table(rows: Sequence[report.Row], judged: Compare) -> str:
+    return report.markdown(rows, judged.confidence)
+
+
+# --- One training ----------------------------------------------------------------------------------------------
+
+
+def _training(entries: Sequence[Entry], store: Store, how: Benchmark, judged: Compare) -> report.Comparison:
+    """The variants of one training against their dense baseline."""
+    records = {entry.name: store.get(entry.run_id) for entry in entries if entry.run_id}
+    baseline = next((entry.name for entry in entries if entry.is_baseline and entry.run_id), None)
+    rows = {entry.name: _row(entry, records.get(entry.name), store) for entry in entries}
+    training, config = entries[0].training, entries[0].config
+    if baseline is None:
+        return report.Comparison(training, tuple(report.ordered(list(rows.values()))), settings=config.text)
+    data = stages.dataset(config)
+    test = {name: _predictions(record, "test", store) for name, record in records.items()}
+    rows = _judge(rows, records, baseline, test, data.classes, store, judged)
+    artifacts = {
+        name: store.file(record.run_id, artifact_path(name), record.tags["digest"]) for name, record in records.items()
+    }
+    log.info("latency: %d artifacts in interleaved rounds, at most %.0f s", len(artifacts), how.seconds)
+    measured = benchmark.measure(artifacts, baseline, how, Progress(log))
+    for failure in measured.failures:
+        rows[failure.name] = replace(rows[failure.name], failed=f"can't be run: {failure.reason}")
+    for found in measured.variants:
+        rows[found.name] = _timed(rows[found.name], found)
+    for name, record in records.items():
+        row = rows[name]
+        new = {key: value for key, value in row.metrics.items() if key not in MEASURED}
+        tags = {"latency_host": measured.host.hostname, "data_fingerprint": data.fingerprint}
+        tags |= {"verdict": str(row.verdict)} if row.verdict else {}
+        tags |= {"worst_class": row.worst_class[0]} if row.worst_class else {}
+        tags |= {"error": row.failed} if row.failed else {}
+        store.log(record.run_id, metrics=new, tags=tags)
+        store.describe(record.run_id, _description(row))
+    made_of = {
+        ("-".join(step.name for step in entry.config.transforms), entry.config.quant.name): entry.name
+        for entry in reversed(entries)
+        if entry.name in test
+    }
+    return report.Comparison(
+        training=training,
+        rows=tuple(report.ordered(list(rows.values()))),
+        images={name: len(split) for name, split in data.splits().items()},
+        latency=measured,
+        effects=effects({made: test[name].correct for made, name in made_of.items()}, judged.confidence),
+        damaged=damaged(baseline, test, data),
+        origins=_origins(records, store),
+        settings=config.text,
+    )
+
+
+def _predictions(record: Record, split: str, store: Store) -> Predictions:
+    return Predictions.load(store.file(record.run_id, predictions_path(split)))
+
+
+def _row(entry: Entry, record: Record | None, store: Store) -> report.Row:
+    if record is None:
+        return report.Row(entry.name, entry.training, failed=entry.error, is_baseline=entry.is_baseline)
+    return report.Row(
+        entry.name,
+        entry.training,
+        run_id=record.run_id,
+        reused_from=record.tags.get("reused_from"),
+        digest=record.tags["digest"],
+        metrics={name: record.metrics[name] for name in MEASURED},
+        layers=tuple(Layer(**layer) for layer in store.json(record.run_id, "audit.json").get("layers", ())),
+        found=record.tags.get("audit", ""),
+        is_baseline=entry.is_baseline,
+        url=store.url(record.run_id),
+    )
+
+
+def _judge(
+    rows: Mapping[str, report.Row],
+    records: Mapping[str, Record],
+    baseline: str,
+    test: Mapping[str, Predictions],
+    classes: Sequence[str],
+    store: Store,
+    judged: Compare,
+) -> dict[str, report.Row]:
+    """Paired on the same images, corrected over the variants of the training."""
+    validation = {name: _predictions(record, "validation", store).correct for name, record in records.items()}
+    dense, dense_row = test[baseline], rows[baseline]
+    paired = {
+        name: stats.paired_drop(dense.correct, found.correct, judged.confidence)
+        for name, found in test.items()
+        if name != baseline
+    }
+    adjusted = dict(zip(paired, stats.holm([p.p_value for p in paired.values()]), strict=True))
+    judged_rows = dict(rows)
+    judged_rows[baseline] = replace(dense_row, metrics={**dense_row.metrics, "ece": dense.ece})
+    for name, found in paired.items():
+        row = rows[name]
+        by_class = stats.class_drops(dense.labels, dense.correct, test[name].correct, judged.confidence)
+        worst, worst_drop = next(iter(by_class.items()))
+        selecting = stats.paired_drop(validation[baseline], validation[name], judged.confidence)
+        against = {
+            **_interval("test_accuracy_drop", found.drop),
+            **_interval("validation_accuracy_drop", selecting.drop),
+            "mcnemar_p": found.p_value,
+            "mcnemar_p_holm": float(adjusted[name]),
+            "right_to_wrong": found.right_to_wrong,
+            "wrong_to_right": found.wrong_to_right,
+            "agreement": stats.agreement(dense.predicted, test[name].predicted),
+            "ece": test[name].ece,
+            "ece_change": test[name].ece - dense.ece,
+            **_interval("worst_class_drop", worst_drop.drop),
+            "gzip_ratio": row.metrics["gzip_bytes"] / dense_row.metrics["gzip_bytes"],
+        }
+        judged_rows[name] = replace(
+            row,
+            metrics={**row.metrics, **against},
+            paired=found,
+            validation=selecting,
+            verdict=stats.verdict(found, judged.margin, judged.confidence, float(adjusted[name])),
+            worst_class=(classes[worst], worst_drop),
+        )
+    return judged_rows
+
+
+def _interval(name: str, found: stats.Interval) -> dict[str, float]:
+    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _timed(row: report.Row, found: benchmark.Latency) -> report.Row:
+    latency = {name: getattr(found, name) for name in LATENCY}
+    latency |= {"load_ms": found.load_ms, "first_inference_ms": found.first_ms}
+    if found.peak_memory_bytes is not None:
+        latency["peak_memory_bytes"] = found.peak_memory_bytes
+    if not row.is_baseline:
+        latency |= _interval("speedup", found.speedup)
+    return replace(
+        row,
+        metrics={**row.metrics, **latency},
+        speedup=found.speedup,
+        no_difference=found.call == "no difference",
+    )
+
+
+def _description(row: report.Row) -> str:
+    """A few lines for the run's page in the MLflow UI."""
+    if row.failed:
+        return row.failed
+    if row.is_baseline:
+        return "The dense baseline: what every other variant of this training is compared with."
+    lines = [f"Test accuracy {100 * row.metrics['test_accuracy']:.2f} %."]
+    if row.paired and row.verdict:
+        drop = row.paired.drop
+        lines.append(
+            f"Drop of {report.numbers.points(drop.estimate)} points {report.numbers.interval(drop)}: {row.verdict}."
+        )
+    lines.append(f"{report.numbers.times(1 / row.metrics['gzip_ratio'])} × smaller than the dense baseline.")
+    if row.speedup:
+        lines.append(
+            "No difference in latency." if row.no_difference else f"{row.speedup.estimate:.2f} × as fast as it."
+        )
+    return " ".join([*lines, row.found if row.found != "as asked for" else ""]).strip()
+
+
+def _origins(records: Mapping[str, Record], store: Store) -> tuple[report.Origin, ...]:
+    """The trainings and prunings that the variants came from, parents before children."""
+    made: dict[str, list[str]] = {}
+    for name, record in records.items():
+        made.setdefault(record.tags["parent_key"], []).append(name)
+    found: dict[str, Record] = {}
+    missing = set(made)
+    while missing:
+        known = store.finished("stage", missing)
+        found |= known
+        missing = {r.tags["parent_key"] for r in known.values() if "parent_key" in r.tags} - set(found)
+
+    def under(parent: str | None, depth: int) -> list[report.Origin]:
+        origins = []
+        for key, record in sorted(found.items(), key=lambda item: item[1].name):
+            if record.tags.get("parent_key") == parent:
+                origins.append(
+                    report.Origin(record.name, tuple(made.get(key, ())), _made(record), depth, store.url(record.run_id))
+                )
+                origins += under(key, depth + 1)
+        return origins
+
+    return tuple(under(None, 0))
+
+
+def _made(record: Record) -> str:
+    parts = []
+    if "validation_accuracy" in record.metrics:
+        parts.append(f"validation accuracy {100 * record.metrics['validation_accuracy']:.2f} %")
+    if record.metrics.get("sparsity"):
+        parts.append(f"sparsity {100 * record.metrics['sparsity']:.1f} %")
+    if record.seconds is not None:
+        parts.append(f"{record.seconds:.0f} s")
+    parts.append(f"checkpoint {record.tags['digest'][:12]}")
+    return ", ".join(parts)
+
+
+# --- The whole sweep -------------------------------------------------------------------------------------------
+
+
+def _sweep(
+    entries: Sequence[Entry], comparisons: Sequence[report.Comparison], store: Store, parent: str, judged: Compare
+) -> report.Sweep:
+    record = store.get(parent)
+    config = entries[0].config
+    started = datetime.datetime.fromtimestamp(record.started)
+    return report.Sweep(
+        name=record.name,
+        date=f"{started:%-d %B %Y, %H:%M}",
+        comparisons=tuple(comparisons),
+        judged=judged,
+        facts=conditions.facts(config, len(entries), record, store.uri),
+        url=store.url(parent),
+    )
+
+
+def _publish(sweep: report.Sweep, store: Store, parent: str) -> Path:
+    """Into the parent run, and into a folder of this machine, which is given."""
+    folder = REPORTS / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REPORT).write_text(page(sweep))
+    store.keep(parent, folder / REPORT)
+    for index, comparison in enumerate(sweep.comparisons):
+        drawn = {}
+        if any(row.measured for row in comparison.rows):
+            drawn["accuracy_over_size"] = figures.accuracy_over_size(
+                comparison, sweep.judged.margin, sweep.judged.confidence
+            )
+        if any(row.speedup for row in comparison.rows):
+            drawn["latency"] = figures.speedups(comparison)
+        if comparison.damaged:
+            drawn["damaged_images"] = figures.pictures(comparison.damaged)
+        for name, figure in drawn.items():
+            file = folder / (f"{name}.png" if len(sweep.comparisons) == 1 else f"{name}_{index + 1}.png")
+            file.write_bytes(figures.png(figure))
+            store.keep(parent, file, "figures")
+    return folder

@@ -1,0 +1,174 @@
+"""The whole sweep as one self-contained HTML page: no network, no other file. Pure: what was found in, text out."""
+
+import base64
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from src.report import figures, numbers
+from src.report.rows import Comparison, Row, Sweep, duplicates, front
+
+LAYERS = 6  # shown apart; the rest is summed
+SMALLEST_PICTURE = 96  # pixels: smaller images are enlarged without smoothing
+
+
+def page(sweep: Sweep) -> str:
+    """HTML of everything that the sweep found."""
+    return _template().render(
+        sweep=sweep,
+        judged=sweep.judged,
+        comparisons=[_view(comparison, sweep, index) for index, comparison in enumerate(sweep.comparisons)],
+        failed=[row for row in sweep.rows if row.failed],
+        duplicates=duplicates(sweep.rows),
+        style=_source("page.css"),
+        script=_source("page.js"),
+    )
+
+
+def sentence(comparison: Comparison, margin: float) -> str:
+    """The question answered: what the smallest variant costs that is within the margin on the validation split with
+    the upper end of its interval; reported on the test split."""
+    row = answer(comparison, margin)
+    if row is None:
+        nearest = min(
+            (row for row in comparison.rows if row.validation and not row.is_baseline),
+            key=lambda row: row.validation.drop.high if row.validation else 1.0,
+            default=None,
+        )
+        if nearest is None or nearest.validation is None:
+            return "There is nothing to compare"
+        return (
+            f"No variant is sure to stay within {100 * margin:g} point{'s' * (margin != 0.01)} of the dense baseline "
+            f"on {numbers.images(nearest.validation.images)}; nearest is {nearest.label}, which may lose up to "
+            f"{100 * nearest.validation.drop.high:.1f}"
+        )
+    assert row.paired
+    assert row.verdict
+    parts = [f"{numbers.times(1 / row.metrics['gzip_ratio'])} × smaller"]
+    if row.speedup:
+        faster, slower = numbers.times(row.speedup.estimate), numbers.times(1 / row.speedup.estimate)
+        claimed = f"{faster} × faster" if row.speedup.estimate > 1 else f"{slower} × slower"
+        parts.append("as fast" if row.no_difference else claimed)
+    drop = row.paired.drop
+    parts.append(f"a drop of {numbers.points(drop.estimate)} points {numbers.interval(drop)}")
+    return f"{row.label}: {', '.join(parts)}: {row.verdict.call}"
+
+
+def answer(comparison: Comparison, margin: float) -> Row | None:
+    """The smallest variant whose drop on the validation split is within the margin, interval included."""
+    fit = [
+        row
+        for row in comparison.rows
+        if row.validation and row.paired and not row.is_baseline and not row.failed
+        if row.validation.drop.high <= margin
+    ]
+    return min(fit, key=lambda row: row.metrics["gzip_bytes"], default=None)
+
+
+# --- What the template shows -----------------------------------------------------------------------------------
+
+
+def _view(comparison: Comparison, sweep: Sweep, index: int) -> dict[str, Any]:
+    measured = [row for row in comparison.rows if row.measured]
+    judged = sweep.judged
+    drawn: dict[str, list[str]] = {"accuracy": [], "latency": []}
+    for style in figures.STYLES:
+        if measured:
+            figure = figures.accuracy_over_size(comparison, judged.margin, judged.confidence, style)
+            drawn["accuracy"].append(figures.svg(figure, f"accuracy-{style}-{index}"))
+        if comparison.latency and any(row.speedup for row in measured):
+            figure = figures.speedups(comparison, style)
+            drawn["latency"].append(figures.svg(figure, f"latency-{style}-{index}"))
+    answered = answer(comparison, judged.margin)
+    return {
+        "this": comparison,
+        "anchor": f"training-{index}" if len(sweep.comparisons) > 1 else "",
+        "sentence": sentence(comparison, judged.margin),
+        "answer": answered.variant if answered else None,
+        "drawn": drawn,
+        "measured": measured,
+        "described": figures.described(measured),
+        "front": front(comparison.rows),
+        "layers": _layers(measured),
+        "effects": _effects(comparison),
+        "damaged": [(damaged, _data_uri(damaged.pixels)) for damaged in comparison.damaged],
+        "notes": _notes(measured),
+    }
+
+
+def _layers(rows: Sequence[Row]) -> dict[str, Any]:
+    """Bars of bytes per layer: the largest layers of the first row apart, in its order, and the rest summed."""
+    rows = [row for row in rows if row.layers]
+    if not rows:
+        return {}
+
+    def weight(layer: Any) -> int:
+        return layer.bytes if layer.gzip_bytes is None else layer.gzip_bytes
+
+    largest = sorted(rows[0].layers, key=weight, reverse=True)[:LAYERS]
+    names = [layer.name for layer in rows[0].layers if layer in largest]
+    whole = max(sum(map(weight, row.layers)) for row in rows)
+    bars = []
+    for row in rows:
+        parts: list[tuple[str, int, float | None]] = [
+            (layer.name, weight(layer), layer.sparsity) for layer in row.layers if layer.name in names
+        ]
+        parts.sort(key=lambda part: names.index(part[0]))
+        rest = sum(weight(layer) for layer in row.layers if layer.name not in names)
+        if rest:
+            parts.append(("other layers", rest, None))
+        bars.append((row, [(name, count, sparsity, 100 * count / whole) for name, count, sparsity in parts]))
+    legend = [*names, *(["other layers"] if any(part[0] == "other layers" for _, p in bars for part in p) else [])]
+    return {"bars": bars, "legend": legend, "compressed": rows[0].layers[0].gzip_bytes is not None}
+
+
+def _effects(comparison: Comparison) -> dict[str, Any]:
+    prunings = list(dict.fromkeys(effect.pruning for effect in comparison.effects))
+    schemes = list(dict.fromkeys(effect.quantization for effect in comparison.effects))
+    cells = {(effect.pruning, effect.quantization): effect for effect in comparison.effects}
+    return {"prunings": prunings, "schemes": schemes, "cells": cells} if cells else {}
+
+
+def _notes(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """What the audit found, each sentence once, with the variants that it is about."""
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        if row.found and row.found != "as asked for":
+            notes.setdefault(row.found, []).append(row.variant)
+    return list(notes.items())
+
+
+def _data_uri(pixels: np.ndarray) -> str:
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if image.width < SMALLEST_PICTURE:
+        factor = -(-SMALLEST_PICTURE // image.width)
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    elif image.width > 2 * SMALLEST_PICTURE:
+        image.thumbnail((2 * SMALLEST_PICTURE, 2 * SMALLEST_PICTURE))
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode()
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {name: getattr(numbers, name) for name in ("points", "interval", "percent", "three")}
+    environment.filters |= {"size": numbers.size, "times": numbers.times, "kind": figures.kind}
+    return environment.get_template("page.html.jinja")
+
+
+def _source(name: str) -> str:
+    return (Path(__file__).parent / name).read_text()
