@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import logging
 import os
 import tempfile
@@ -23,7 +24,7 @@ from src.config import Config, Step, UserError, canonical, plain
 from src.data import Dataset
 from src.evaluate import predict
 from src.progress import Progress
-from src.tracking import CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
+from src.tracking import AUDIT, CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
 from src.train import Task
 
 log = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
         artifact.write_bytes(converted.content)
         with ThreadPoolExecutor(1) as aside:
             # gzip takes seconds on sparse float weights; zlib lets go of the GIL.
-            auditing = aside.submit(audit.audit, artifact)
+            auditing = aside.submit(audit.audit, artifact, attribute=True)
             metrics = {}
             for split_name, split in data.splits().items():
                 predictions = predict(
@@ -232,6 +233,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
             },
         )
         store.keep(run_id, artifact, str(Path(artifact_path(name)).parent))
+        store.keep_text(run_id, json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1), AUDIT)
         _keep_conditions(request, store, run_id)
     return run_id
 

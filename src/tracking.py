@@ -37,6 +37,7 @@ COMPARED = ("test_accuracy_drop", "gzip_ratio", "speedup")
 OF_A_SWEEP = ("sweep", "host", "process", "verdict", "error", "latency_host")
 SPLITS = ("train", "validation", "test")
 CHECKPOINT = "checkpoint/model.h5"
+AUDIT = "audit.json"
 LOCAL_UI = "http://localhost:5000"
 
 

@@ -18,7 +18,7 @@ from src.evaluate import Predictions
 from src.progress import Progress
 from src.report import figures
 from src.report.page import page, sentence
-from src.tracking import LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
+from src.tracking import AUDIT, LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def _row(entry: Entry, record: Record | None, store: Store) -> report.Row:
         reused_from=record.tags.get("reused_from"),
         digest=record.tags["digest"],
         metrics={name: record.metrics[name] for name in MEASURED},
-        layers=tuple(Layer(**layer) for layer in store.json(record.run_id, "audit.json").get("layers", ())),
+        layers=tuple(Layer(**layer) for layer in store.json(record.run_id, AUDIT).get("layers", ())),
         found=record.tags.get("audit", ""),
         is_baseline=entry.is_baseline,
         url=store.url(record.run_id),
