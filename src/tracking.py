@@ -4,12 +4,18 @@ Names that scripts rely on are listed here and held by a test. A stage's result 
 a run that is killed never becomes FINISHED, so half a result is never used.
 """
 
+import contextlib
+import fcntl
+import functools
 import hashlib
 import json
+import json
+import logging
 import os
+import socket
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +24,12 @@ from urllib.parse import unquote, urlparse
 
 from src.config import Tracking, UserError
 
+log = logging.getLogger(__name__)
+
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# A server that does not answer is `_Patient`'s to wait for, which says so and stops when it was told to.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 KINDS = ("sweep", "stage", "variant")
 TAGS = ("kind", "variant", "stage", "key", "digest")
