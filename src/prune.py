@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Path) -> Trained:
     """Magnitude pruning (Zhu & Gupta 2017, arXiv:1710.01878) with TFMOT's wrappers and schedules.
 
+    Layers inside nested models are reached; those of which TFMOT prunes no weight stay as they are and are named in the
+    tag `not_pruned`.
+
     Raises `ValueError` where the policy takes no layer, or where a layer that it takes came out with another share of
     zeros than its schedule ends with.
     """
@@ -31,13 +34,7 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     chosen = choose(model, config.layers)
     steps = config.epochs * (len(task.dataset.train) // min(config.batch_size, len(task.dataset.train)))
     schedule = _schedule(config, steps)
-    wrap = tfmot.sparsity.keras.prune_low_magnitude
-    pruned = tf_keras.models.clone_model(
-        model,
-        clone_function=lambda layer: (
-            wrap(layer, pruning_schedule=_never(schedule)) if layer.name in chosen.layers else layer
-        ),
-    )
+    pruned = _wrapped(model, chosen.layers, _never(schedule))
     masks = _Masks(pruned, schedule)
     history = optimise(
         pruned,
@@ -50,10 +47,10 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
         keep_best_from=min(config.epochs - 1, int(np.ceil(masks.last_update / steps * config.epochs))),
     )
     stripped = tfmot.sparsity.keras.strip_pruning(pruned)
-    found = sparsity(stripped, chosen.layers)
-    _confirm(found, masks.final_sparsity, stripped)
+    _confirm(stripped, chosen.layers, masks.final_sparsity)
     save(stripped, checkpoint)
-    zeros = sum(int((w == 0).sum()) for w in stripped.get_weights())
+    # Kernels only: a bias of 0 is folded away or into others on the way to the artifact.
+    zeros = sum(int((w == 0).sum()) for w in stripped.get_weights() if w.ndim > 1)
     best = max(history, key=lambda epoch: epoch["validation_accuracy"])
     return Trained(
         {
@@ -62,43 +59,90 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
             "pruned_share": chosen.share,
         },
         history,
+        {"pruned": ", ".join(chosen.layers), "not_pruned": ", ".join(chosen.unable) or "none"},
     )
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The names of the layers that a policy takes, and their kernels' share of the model's parameters."""
+    """The paths of the layers that a policy takes, and the share of the model's parameters that it can zero; `unable`
+    are those that it would take as well, had TFMOT a weight to prune in them."""
 
     layers: tuple[str, ...]
     share: float
+    unable: tuple[str, ...] = ()
 
 
 def choose(model: "tf_keras.Model", policy: Layers) -> Chosen:
     """The layers of `model` that `policy` takes. Raises `ValueError` where it takes none."""
-    weighted = [layer for layer in model.layers if layer.weights]
-    convolutions = [layer for layer in weighted if "Conv" in type(layer).__name__]
+    leaves = _leaves(model)
+    weighted = {path: layer for path, layer in leaves.items() if any(w.shape.rank > 1 for w in layer.weights)}
+    convolutions = [path for path, layer in weighted.items() if "Conv" in type(layer).__name__]
     spared = set()
     if policy.spare_first_convolution and convolutions:
-        spared.add(convolutions[0].name)
+        spared.add(convolutions[0])
     if policy.spare_classifier and weighted:
-        spared.add(weighted[-1].name)
+        spared.add(list(weighted)[-1])
     total = model.count_params()
-    sizes = {
-        layer.name: int(np.prod(layer.kernel.shape))
-        for layer in weighted
-        if type(layer).__name__ in policy.types
-        and re.fullmatch(policy.pattern, layer.name)
-        and layer.name not in spared
-        and np.prod(layer.kernel.shape) / total >= policy.min_share
-    }
+    sizes, unable = {}, []
+    for path, layer in weighted.items():
+        if type(layer).__name__ in policy.types and re.fullmatch(policy.pattern, path) and path not in spared:
+            size = sum(int(np.prod(w.shape)) for w in _prunable(layer))
+            if not size:
+                unable.append(path)
+            elif size / total >= policy.min_share:
+                sizes[path] = size
     if not sizes:
         raise ValueError(
-            f"prune.layers takes none of the layers {', '.join(layer.name for layer in weighted)}: types "
-            f"{', '.join(policy.types)}, pattern {policy.pattern!r}, at least {policy.min_share:.1%} of all parameters"
+            f"prune.layers takes none of the layers {', '.join(weighted)}: types {', '.join(policy.types)}, pattern "
+            f"{policy.pattern!r}, at least {policy.min_share:.1%} of all parameters"
         )
     share = sum(sizes.values()) / total
     log.info("  prunes %s: %.1f %% of all parameters", ", ".join(sizes), 100 * share)
-    return Chosen(tuple(sizes), share)
+    if unable:
+        kinds = ", ".join(sorted({type(leaves[path]).__name__ for path in unable}))
+        log.info("  leaves %s: TFMOT prunes no weight of %s", ", ".join(unable), kinds)
+    return Chosen(tuple(sizes), share, tuple(unable))
+
+
+def _leaves(model: "tf_keras.Model", above: str = "") -> dict[str, Any]:
+    """The layers that are no models, by path: their name after those of the models that they are nested in."""
+    import tf_keras
+
+    found: dict[str, Any] = {}
+    for layer in model.layers:
+        if isinstance(layer, tf_keras.Model):
+            found |= _leaves(layer, f"{above}{layer.name}/")
+        else:
+            found[above + layer.name] = layer
+    return found
+
+
+def _prunable(layer: Any) -> list[Any]:
+    """The weights that TFMOT prunes in `layer`, if any: kernels, and of a separable convolution the pointwise one."""
+    from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
+
+    # What TFMOT asks for first: a layer of one's own names its weights with this method.
+    if not hasattr(layer, "get_prunable_weights"):
+        if not PruneRegistry.supports(layer):
+            return []
+        layer = PruneRegistry.make_prunable(layer)
+    return layer.get_prunable_weights()
+
+
+def _wrapped(model: "tf_keras.Model", layers: tuple[str, ...], schedule: Any, above: str = "") -> "tf_keras.Model":
+    """`model` with TFMOT's wrapper around `layers`, nested models included; it shares all other layers."""
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    def clone(layer: Any) -> Any:
+        if isinstance(layer, tf_keras.Model):
+            return _wrapped(layer, layers, schedule, f"{above}{layer.name}/")
+        if above + layer.name in layers:
+            return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
+        return layer
+
+    return tf_keras.models.clone_model(model, clone_function=clone)
 
 
 def mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
@@ -113,9 +157,10 @@ def mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
 
 
 def sparsity(model: "tf_keras.Model", layers: tuple[str, ...]) -> dict[str, float]:
-    """Share of zeros in the kernel of each of `layers`."""
-    kernels = {name: model.get_layer(name).kernel.numpy() for name in layers}
-    return {name: float((kernel == 0).mean()) for name, kernel in kernels.items()}
+    """Share of zeros in the weights that TFMOT prunes, by path of each of `layers`."""
+    leaves = _leaves(model)
+    weights = {path: [w.numpy() for w in _prunable(leaves[path])] for path in layers}
+    return {path: sum(int((w == 0).sum()) for w in ws) / sum(w.size for w in ws) for path, ws in weights.items()}
 
 
 def _schedule(config: MagnitudePruning, steps: int) -> Any:
@@ -149,7 +194,7 @@ class _Masks:
     def __init__(self, model: "tf_keras.Model", schedule: Any) -> None:
         import tf_keras
 
-        self.layers = [layer for layer in model.layers if hasattr(layer, "pruning_vars")]
+        self.layers = [layer for layer in _leaves(model).values() if hasattr(layer, "pruning_vars")]
         self.schedule = schedule
         self.step = 0
         self.last_update = schedule.end_step
@@ -177,8 +222,10 @@ class _Masks:
             layer.pruning_obj.weight_mask_op()
 
 
-def _confirm(found: dict[str, float], asked: float, model: "tf_keras.Model") -> None:
-    for name, share in found.items():
-        size = int(np.prod(model.get_layer(name).kernel.shape))
-        if abs(share - asked) > 1 / size + 1e-3:
-            raise ValueError(f"layer {name} came out with a sparsity of {share:.4f}; its schedule ends with {asked}")
+def _confirm(model: "tf_keras.Model", layers: tuple[str, ...], asked: float) -> None:
+    leaves = _leaves(model)
+    for path, share in sparsity(model, layers).items():
+        # Each weight has a mask of its own, which is off by half a value where the share is no whole number of them.
+        smallest = min(int(np.prod(w.shape)) for w in _prunable(leaves[path]))
+        if abs(share - asked) > 1 / smallest + 1e-3:
+            raise ValueError(f"layer {path} came out with a sparsity of {share:.4f}; its schedule ends with {asked}")

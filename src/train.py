@@ -139,6 +139,13 @@ def accuracy(predict: Callable[[np.ndarray], Any], split: Split, how: Preprocess
 
 def save(model: "tf_keras.Model", checkpoint: Path) -> None:
     """Writes the model without its optimizer, as HDF5: Keras 2 reads it back in every process."""
+    for layer in model.layers:
+        names: set[str] = set()
+        for i, weight in enumerate(layer.weights):
+            # Layers of one name in models nested in one: tf_keras 2.21 would write both to one place, and fail.
+            if weight.name in names:
+                weight._handle_name = f"{i}/{weight.name}"
+            names.add(weight.name)
     with warnings.catch_warnings():
         # Keras's own format stamps the time of saving into the file; HDF5 is the same to the byte for the same model.
         warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
