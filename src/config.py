@@ -33,7 +33,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 ImageSize = Annotated[int, Field(ge=4, le=1024)]
 SplitShare = Annotated[float, Field(gt=0, lt=0.5)]
-Resize = Literal["bilinear", "bicubic", "lanczos", "area", "nearest"]
+Resize = Literal["bilinear", "bicubic", "lanczos", "area", "nearest", "tf_bilinear"]
 
 
 @schema(frozen=True, config=STRICT)

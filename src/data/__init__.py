@@ -4,6 +4,7 @@ A split is a description that is read in batches, in a fixed order, as often as 
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from src.config import Preprocess, UserError, canonical
 
 SPLITS = ("train", "validation", "test")
+AHEAD = 2  # batches
 EXAMPLES = 3  # names shown in a note
 
 
@@ -33,16 +35,17 @@ class Split:
     def batches(self, batch_size: int, order: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images (uint8 `[b, height, width, channels]`) and labels (int64 `[b]`), all of `order` or of the split.
 
-        The next batch is read in a thread while the caller works on this one.
+        The next two batches are read in threads while the caller works on this one: where images are decoded, one
+        is always being read while the last images of the other keep a few threads waiting.
         """
         order = np.arange(len(self)) if order is None else order
         parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self.read, parts[0]) if parts else None
+        with ThreadPoolExecutor(AHEAD) as reader:
+            ahead = deque(reader.submit(self.read, indices) for indices in parts[:AHEAD])
             for i, indices in enumerate(parts):
-                assert ahead is not None
-                images = ahead.result()
-                ahead = reader.submit(self.read, parts[i + 1]) if i + 1 < len(parts) else None
+                images = ahead.popleft().result()
+                if i + AHEAD < len(parts):
+                    ahead.append(reader.submit(self.read, parts[i + AHEAD]))
                 yield images, self.labels[indices]
 
 

@@ -14,7 +14,7 @@ RULES = 1  # part of every cache key: raise it when the same bytes come out as o
 # Pixel formats with a signature, those that this build of Pillow has. EPS is left out because Pillow runs Ghostscript
 # on it, TGA because anything can look like one.
 Image.init()
-FORMATS = [
+FORMATS: list[str] = [
     name
     for name in (
         "JPEG",
@@ -41,8 +41,11 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
     "area": Image.Resampling.BOX,
-    "nearest": Image.Resampling.NEAREST,
+    "nearest": Image.Resampling.NEAREST,  # `tf_bilinear` is not one of Pillow's
 }
+# Smooth and antialiased: for these Pillow may first shrink by whole factors, by DCT scaling or by averages, and the
+# result can't be told from the slow one. The others mean exact pixels.
+SCALED_DECODING = ("bilinear", "bicubic", "lanczos")
 ORIENTATION = 0x0112  # the EXIF tag
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,7 +79,7 @@ def decode(data: bytes, size: int, channels: int, resize: str, crop: bool) -> tu
     - CMYK, palettes and others become RGB, or luma (ITU-R 601) for one channel; colour profiles are ignored.
     - The EXIF orientation is applied. Animated files give their first frame.
     - A JPEG at least four times too large is decoded at half, a quarter or an eighth of its size (DCT scaling) where
-      that leaves at least twice what is asked for, except for `nearest` and `area`.
+      that leaves at least twice what is asked for, with the filters of `SCALED_DECODING`.
 
     Raises `UnreadableError` for anything else.
     """
@@ -127,15 +130,15 @@ def resize(images: np.ndarray, size: int, method: str) -> np.ndarray:
 
 
 def _square(image: Image.Image, size: int, channels: int, resize: str, crop: bool) -> np.ndarray:
-    if image.format == "JPEG" and resize not in ("nearest", "area"):
+    if image.format == "JPEG" and min(image.size) >= 4 * size and resize in SCALED_DECODING:
         image.draft(None, (2 * size, 2 * size))
     image.load()
     orientation = _orientation(image)
     plain = _resized(_plain(image, channels), size, resize, crop)
     if orientation in TRANSPOSE:
         plain = plain.transpose(TRANSPOSE[orientation])
-    pixels = np.asarray(plain if channels == 1 else plain.convert("RGB"))
-    return pixels[..., None] if channels == 1 else pixels
+    pixels = np.asarray(plain)
+    return pixels if pixels.ndim == 3 else np.broadcast_to(pixels[..., None], (size, size, channels))
 
 
 def _plain(image: Image.Image, channels: int) -> Image.Image:
@@ -150,21 +153,36 @@ def _plain(image: Image.Image, channels: int) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    gray = channels == 1 or image.mode in ("1", "L")
-    return image.convert("L" if gray else "RGB")
+    wanted = "L" if channels == 1 or image.mode in ("1", "L") else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _resized(image: Image.Image, size: int, method: str, crop: bool) -> Image.Image:
     box = None
     if crop:
         side = min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
+        left, top = (image.width - side) // 2, (image.height - side) // 2
         box = (left, top, left + side, top + side)
     elif image.size == (size, size):
         return image
-    # Shrinks by whole factors first, down to three times the size: not distinguishable, and fast for large images.
-    gap = None if method in ("nearest", "area") else 3.0
+    if method == "tf_bilinear":
+        return Image.fromarray(_tf_bilinear(np.asarray(image.crop(box) if box else image), size))
+    gap = 3.0 if method in SCALED_DECODING else None
     return image.resize((size, size), FILTERS[method], box=box, reducing_gap=gap)
+
+
+def _tf_bilinear(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 `[height, width]` or `[height, width, 3]` to `[size, size]` or `[size, size, 3]`: each pixel from the four
+    nearest to its centre, like TensorFlow's and TFLite's ResizeBilinear with half-pixel centres, rounded."""
+    for axis in (0, 1):
+        length = image.shape[axis]
+        centre = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(length / size) - np.float32(0.5)
+        lower = np.floor(centre)
+        weight = (centre - lower).reshape((-1, 1, 1)[: image.ndim] if axis == 0 else (-1, 1)[: image.ndim - 1])
+        low = image.take(np.maximum(lower, 0).astype(np.intp), axis).astype(np.float32)
+        high = image.take(np.minimum(np.ceil(centre), length - 1).astype(np.intp), axis)
+        image = low + (high - low) * weight
+    return np.rint(image).astype(np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:
