@@ -104,11 +104,11 @@ def _training(entries: Sequence[Entry], store: Store, how: Benchmark, judged: Co
         tags |= {"error": row.failed} if row.failed else {}
         store.log(record.run_id, metrics=new, tags=tags)
         store.describe(record.run_id, _description(row))
-    made_of = {
-        ("-".join(step.name for step in entry.config.transforms), entry.config.quant.name): entry.name
-        for entry in reversed(entries)
-        if entry.name in test
-    }
+    made_of: dict[tuple[str, str], str] = {}
+    for entry in entries:
+        if entry.name in test:
+            made = "-".join(step.name for step in entry.config.transforms), entry.config.quant.name
+            made_of.setdefault(made, entry.name)
     return report.Comparison(
         training=training,
         rows=tuple(report.ordered(list(rows.values()))),

@@ -5,6 +5,7 @@ An inlined interactive library would add 4.7 MB to every sweep for what a few li
 """
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -89,9 +90,9 @@ def accuracy_over_size(comparison: Comparison, margin: float, confidence: float,
     axes.yaxis.set_major_locator(MaxNLocator(5 if look.narrow else 7, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.set_xlabel("gzip bytes")
-    axes.set_title(f"test accuracy, {confidence:.0%} interval of the difference from the baseline", loc="left")
-    if look.narrow:
-        axes.set_title(f"test accuracy, {confidence:.0%} interval", loc="left")
+    what = f"test accuracy, {100 * confidence:g} % interval"
+    title = what if look.narrow else f"{what} of the difference from the baseline"
+    axes.set_title(title, loc="left", fontsize=look.font_points, color=COLOURS["soft"])
     _label(figure, axes, [*best, *(row for row in rows if row not in best)], look)
     return figure
 
@@ -125,6 +126,7 @@ def speedups(comparison: Comparison, style: str = "wide") -> Figure:
             transform=axes.get_yaxis_transform(),
             va="center",
             color=COLOURS["soft"],
+            fontsize=look.font_points,
         )
     longest = 14 if look.narrow else 34
     axes.set_yticks(range(len(rows)), [_short(row.variant, longest) for row in rows])
@@ -240,47 +242,63 @@ def _short(name: str, most: int) -> str:
 
 
 def _label(figure: Figure, axes: Any, rows: Sequence[Row], look: Style) -> None:
-    """Writes each name beside its point where there is room, the first rows first. A name that finds none is left out:
-    the point still tells it when it is pointed at."""
+    """Writes each name beside its point where there is room, the first rows first: where it covers no line if there is
+    such a place, else where it covers no other name or point. A name that finds none is left out: the point still
+    tells it when it is pointed at."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     pixels = figure.dpi / 72
     points = axes.transData.transform(_positions(rows))
     half = (look.marker_points / 2 + 1) * pixels
     taken = [Bbox([[x - half, y - half], [x + half, y + half]]) for x, y in points]
+    lines = [box for line in axes.lines if len(line.get_xdata()) > 1 for box in _segments(line, pixels)]
     inside = axes.get_window_extent(renderer)
     for row, (x, y) in zip(rows, points, strict=True):
+        at = (row.metrics["gzip_bytes"], 100 * row.metrics["test_accuracy"])
         text = axes.annotate(
             _short(row.variant, 16 if look.narrow else 30),
-            (row.metrics["gzip_bytes"], 100 * row.metrics["test_accuracy"]),
+            at,
             xytext=(0, 0),
             textcoords="offset points",
             va="center",
             fontsize=look.font_points - 0.5,
+            color=COLOURS["ink"],
             zorder=6,
         )
         box = text.get_window_extent(renderer)
         # A browser's font may be a little wider than the one that is measured here.
         width, height = box.width * 1.06, box.height
+        places = []
         for dx, dy, anchor in _places(half, width, height):
             left = x + dx - {"left": 0, "center": width / 2, "right": width}[anchor]
             place = Bbox([[left, y + dy - height / 2], [left + width, y + dy + height / 2]])
             if _fits(place, inside) and not any(_overlap(place, other) for other in taken):
-                text.set(position=(dx / pixels, dy / pixels), ha=anchor)
-                if math.hypot(dx, dy) > 4 * half:
-                    text.arrow_patch = None
-                    axes.annotate(
-                        "",
-                        (row.metrics["gzip_bytes"], 100 * row.metrics["test_accuracy"]),
-                        xytext=(dx / pixels, (dy - math.copysign(height / 2, dy)) / pixels),
-                        textcoords="offset points",
-                        arrowprops={"arrowstyle": "-", "lw": 0.6, "color": COLOURS["soft"], "shrinkA": 1, "shrinkB": 4},
-                        zorder=4,
-                    )
-                taken.append(place)
-                break
-        else:
+                crossed = sum(_overlap(place, line) for line in lines)
+                places.append((crossed, math.hypot(dx, dy) > 3.2 * half, dx, dy, anchor, place))
+        if not places:
             text.remove()
+            continue
+        # Of those that cross as few lines, the closest: they come in that order.
+        _, far, dx, dy, anchor, place = min(places, key=lambda found: found[:2])
+        text.set(position=(dx / pixels, dy / pixels), ha=anchor)
+        taken.append(place)
+        if far:
+            end = (dx / pixels, (dy - math.copysign(height / 2, dy)) / pixels)
+            leader = {"arrowstyle": "-", "lw": 0.6, "color": COLOURS["soft"], "shrinkA": 0, "shrinkB": 4}
+            axes.annotate("", at, xytext=end, textcoords="offset points", arrowprops=leader, zorder=4)
+
+
+def _segments(line: Any, pixels: float) -> list[Bbox]:
+    """The straight pieces of a drawn line, which run along the axes, as boxes as wide as it is."""
+    path = line.get_transform().transform_path(line.get_path()).vertices
+    if line.get_drawstyle() == "steps-post":
+        corners = np.repeat(path, 2, axis=0)
+        path = np.stack([corners[1:, 0], corners[:-1, 1]], axis=1)
+    width = line.get_linewidth() * pixels
+    return [
+        Bbox([np.minimum(start, end) - width, np.maximum(start, end) + width])
+        for start, end in itertools.pairwise(path)
+    ]
 
 
 def _places(half: float, width: float, height: float) -> Iterator[tuple[float, float, str]]:

@@ -18,7 +18,9 @@ def percent(share: float, digits: int = 1) -> str:
 
 def three(number: float) -> str:
     """Three significant digits without an exponent."""
-    return f"{number:.{max(0, 3 - len(str(int(number))))}f}" if number >= 1 else f"{number:.3f}"
+    if number >= 1:
+        return f"{number:.{max(0, 3 - len(str(int(number))))}f}"
+    return f"{number:.3g}" if number >= 1e-4 else f"{number:.6f}"
 
 
 def size(count: float) -> str:

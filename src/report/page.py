@@ -13,6 +13,7 @@ from PIL import Image
 
 from src.report import figures, numbers
 from src.report.rows import Comparison, Row, Sweep, duplicates, front
+from src.stats import Interval
 
 LAYERS = 6  # shown apart; the rest is summed
 SMALLEST_PICTURE = 96  # pixels: smaller images are enlarged without smoothing
@@ -56,7 +57,8 @@ def sentence(comparison: Comparison, margin: float) -> str:
         claimed = f"{faster} × faster" if row.speedup.estimate > 1 else f"{slower} × slower"
         parts.append("as fast" if row.no_difference else claimed)
     drop = row.paired.drop
-    parts.append(f"a drop of {numbers.points(drop.estimate)} points {numbers.interval(drop)}")
+    change = Interval(-drop.estimate, -drop.high, -drop.low)
+    parts.append(f"accuracy {numbers.points(change.estimate)} points {numbers.interval(change)}")
     return f"{row.label}: {', '.join(parts)}: {row.verdict.call}"
 
 
@@ -98,6 +100,7 @@ def _view(comparison: Comparison, sweep: Sweep, index: int) -> dict[str, Any]:
         "layers": _layers(measured),
         "effects": _effects(comparison),
         "damaged": [(damaged, _data_uri(damaged.pixels)) for damaged in comparison.damaged],
+        "kinds": [kind for kind in figures.MARKERS if any(figures.kind(row) == kind for row in measured)],
         "notes": _notes(measured),
     }
 
@@ -166,6 +169,7 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {name: getattr(numbers, name) for name in ("points", "interval", "percent", "three")}
+    environment.filters |= {"plain": "{:g}".format, "cost": lambda drop: numbers.points(drop).removeprefix("+")}
     environment.filters |= {"size": numbers.size, "times": numbers.times, "kind": figures.kind}
     return environment.get_template("page.html.jinja")
 
