@@ -80,7 +80,7 @@ def predict(
     split: Split,
     preprocess: Preprocess,
     threads: int,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
     logits: bool | None = None,
 ) -> Predictions:
@@ -93,28 +93,25 @@ def predict(
     `logits` says whether the artifact gives logits, to which a softmax is applied, or probabilities; None takes what
     its last operator makes for probabilities where that is a softmax. A quantized softmax gives steps of 1/256.
 
-    Operators that quantize their input as they go could choose one scale for a whole batch, and a fixed shape inside
-    the graph may refuse any other batch: the first images are therefore run one by one as well, and if they differ in
-    one bit (or can't be batched) all are run one by one.
+    `batch_size` None chooses by the size of the activations. Operators that quantize their input as they go could
+    choose one scale for a whole batch, and a fixed shape inside the graph may refuse any other batch: the first images
+    are therefore run one by one as well, and if they differ in one bit (or can't be batched) all are run one by one.
 
     Raises `UserError` if the artifact can't be loaded, or takes or gives something else than images and classes.
     """
     model = _Model(artifact, threads, logits)
     encode = model.encoder(preprocess)
     n = len(split)
-    size = model.batch(encode(split.read(np.arange(min(n, 2)))), min(batch_size, n)) if n else 1
-
     predicted = np.empty(n, np.int32)
     confidence, true_confidence = np.empty(n, np.float32), np.empty(n, np.float32)
-    done, shown = 0, time.monotonic()
+    count = _Counter(progress)
+    size = min(batch_size or model.batch_size(), max(n, 1))
     for start, images in _chunks(split, encode, size):
-        outputs = np.empty((len(images), model.classes), model.output_dtype)
-        for i in range(0, len(images), size):
-            outputs[i : i + size] = model.run(images[i : i + size])
-            done += len(images[i : i + size])
-            if progress and time.monotonic() - shown > PROGRESS_SECONDS:
-                progress(done)
-                done, shown = 0, time.monotonic()
+        if start == 0:
+            outputs, size = model.first(images)
+            count(len(images))
+        else:
+            outputs = model.run_all(images, size, count)
         rows = slice(start, start + len(images))
         probabilities = model.probabilities(outputs)
         # On what the file gives: a softmax in float could make a tie of two logits that differ.
@@ -122,9 +119,21 @@ def predict(
         each = np.arange(len(images))
         confidence[rows] = probabilities[each, predicted[rows]]
         true_confidence[rows] = probabilities[each, _checked(split.labels[rows], model)]
-    if progress and done:
-        progress(done)
+    count(0, last=True)
     return Predictions(split.labels.astype(np.int64), predicted, confidence, true_confidence)
+
+
+class _Counter:
+    """Passes numbers of images on to `progress`, not more often than a person can see."""
+
+    def __init__(self, progress: Callable[[int], None] | None) -> None:
+        self.progress, self.waiting, self.told = progress, 0, time.monotonic()
+
+    def __call__(self, images: int, last: bool = False) -> None:
+        self.waiting += images
+        if self.progress and self.waiting and (last or time.monotonic() - self.told > PROGRESS_SECONDS):
+            self.progress(self.waiting)
+            self.waiting, self.told = 0, time.monotonic()
 
 
 def _chunks(
@@ -172,6 +181,8 @@ class _Model:
             shapes = [[d["shape"].tolist() for d in details] for details in (inputs, outputs)]
             raise UserError(f"{path}: inputs {shapes[0]}, outputs {shapes[1]}; takes one of images and one of classes")
         self.input, self.output = inputs[0], outputs[0]
+        if self.input["dtype"] not in (np.float32, np.int8, np.uint8, np.int16):
+            raise UserError(f"{path}: takes {self.input['dtype'].__name__}; only float32, int8, uint8, int16 are known")
         self.shape = tuple(int(n) for n in self.input["shape"][1:])
         self.classes = int(self.output["shape"][1])
         self.output_dtype = self.output["dtype"]
@@ -193,24 +204,47 @@ class _Model:
         table = np.clip(quantized, bounds.min, bounds.max).astype(dtype)
         return _table_encoder(table)
 
-    def batch(self, images: np.ndarray, batch_size: int) -> int:
-        """The batch size to run with: `batch_size`, or 1 if rows of a batch would not be what images alone give."""
-        if batch_size == 1:
-            return 1
-        alone = np.concatenate([self.run(image[None]) for image in images])
+    def batch_size(self) -> int:
+        """Between 32 and 256 images, such that the largest activation is about two megabytes: more than that leaves
+        the caches, and below, what Python does per batch is a tenth of the time. Few images if theirs are very large.
+        """
+        tensors = self.interpreter.get_tensor_details()
+        # A dimension of -1 is the batch, which weights do not have.
+        activations = [t for t in tensors if len(t["shape_signature"]) and t["shape_signature"][0] == -1]
+        bytes_per_image = max(
+            (int(np.prod(t["shape"])) * np.dtype(t["dtype"]).itemsize for t in activations), default=1 << 16
+        )
+        return min(max(32, min(256, (2 << 20) // bytes_per_image)), max(1, (128 << 20) // bytes_per_image))
+
+    def first(self, images: np.ndarray) -> tuple[np.ndarray, int]:
+        """Outputs of the first batch, and the batch size to go on with: theirs, or 1 if rows of a batch are not what
+        images alone give."""
+        if images.shape[1:] != self.shape:
+            got, takes = ("x".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
+            raise UserError(f"{self.path}: got images of {got}; takes {takes}")
+        alone = np.concatenate([self.run(image[None]) for image in images[:2]])
         try:
-            filled = np.resize(images, (batch_size, *images.shape[1:]))
-            together = self.run(filled)
+            together = self.run(images)
+            if len(together) == len(images) and np.array_equal(together[:2], alone):
+                return together, len(images)
         except (ValueError, RuntimeError):
-            return 1
-        same = together.shape == (batch_size, self.classes) and np.array_equal(together[: len(alone)], alone)
-        return batch_size if same else 1
+            pass  # a shape that is fixed inside the graph
+        return np.concatenate([self.run(image[None]) for image in images]), 1
+
+    def run_all(self, images: np.ndarray, batch_size: int, count: Callable[[int], None]) -> np.ndarray:
+        outputs = np.empty((len(images), self.classes), self.output_dtype)
+        for i in range(0, len(images), batch_size):
+            batch = images[i : i + batch_size]
+            outputs[i : i + batch_size] = self.run(batch)
+            count(len(batch))
+        return outputs
 
     def run(self, images: np.ndarray) -> np.ndarray:
         if len(images) != self.input["shape"][0]:
+            # Before it is tried: where it fails, the next images have to resize again.
+            self.input["shape"] = np.array(images.shape)
             self.interpreter.resize_tensor_input(self.input["index"], images.shape)
             self.interpreter.allocate_tensors()
-            self.input["shape"] = np.array(images.shape)
         self.interpreter.set_tensor(self.input["index"], images)
         self.interpreter.invoke()
         return self.interpreter.get_tensor(self.output["index"])

@@ -1,6 +1,7 @@
 """`python -m src.benchmark MODEL.tflite …`: the latency of any artifacts, measured together, without a sweep."""
 
 import json
+import re
 import signal
 import sys
 import time
@@ -123,7 +124,7 @@ def progress() -> Iterator[Tell]:
 
         def line(share: float, what: str) -> None:
             nonlocal said
-            if time.monotonic() - said > 5:
+            if share < 1 and time.monotonic() - said > 5:
                 said = time.monotonic()
                 print(f"{share:4.0%} {what}", file=sys.stderr)
 
@@ -204,7 +205,8 @@ def slowest(found: Latency) -> str:
     if not total:
         return "–"
     top = max(found.operators, key=lambda operator: operator.ms)
-    return f"{top.ms / total:.0%} {top.name}"
+    # "Fully Connected (NC, QS8, QC8W) GEMM": what it does and on which types; which kernel is for the JSON.
+    return f"{top.ms / total:.0%} {re.sub(r'[)] [A-Z]+$', ')', top.name).replace(', ', ',')}"
 
 
 def notes(report: Report) -> Iterator[str]:
@@ -227,7 +229,7 @@ def notes(report: Report) -> Iterator[str]:
 
 def digits(number: float) -> str:
     """Three significant digits, no exponent."""
-    return f"{number:.3g}" if 1e-4 <= number < 1000 else f"{number:,.0f}" if number else "0"
+    return f"{number:,.0f}" if number >= 1000 else f"{number:#.3g}".rstrip(".") if number >= 1e-4 else "0"
 
 
 if __name__ == "__main__":
