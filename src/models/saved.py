@@ -1,0 +1,184 @@
+"""A Keras model of the user's own, from a file or folder, as the stages need it: one float32 input of the data's shape
+and one score per class."""
+
+import json
+import logging
+import math
+import re
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.backend import quiet
+from src.config import Saved, UserError
+from src.models import keras3
+from src.models.head import check_classes, gives_logits
+
+if TYPE_CHECKING:
+    import tf_keras
+
+log = logging.getLogger(__name__)
+
+FORMATS = "a .keras or .h5 file or a SavedModel folder, as model.save leaves them"
+# What Keras 2 says of a class or function that it doesn't know, in each of its formats.
+UNKNOWN = re.compile(r"(?:Unknown [\w ]+|Could not locate (?:class|function)):? '?(\w+)'?")
+
+
+def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras.Model":
+    """The model with the weights that it was saved with; it takes float32 images `[n, *shape]`, whatever the dtype of
+    its own input and layers.
+
+    Raises `UserError` in one line where it can't be read, or does not fit the images and classes.
+    """
+    key = f"model.path={config.path}"
+    model = _load(Path(config.path).expanduser(), key)
+    _check_whole(model, key)
+    model = _fitted(model, shape, key)
+    check_classes(model, classes, key)
+    gives_logits(model, config.logits)
+    if config.preprocess.rescale != 1 and (first := _rescales(model)):
+        log.warning(
+            "%s: starts with layer %s, and model.preprocess.rescale=%.4g comes before it; model.preprocess.rescale=1 "
+            "gives it pixels of 0 to 255",
+            key,
+            first,
+            config.preprocess.rescale,
+        )
+    return model
+
+
+def _load(path: Path, key: str) -> Any:
+    import h5py
+    import tf_keras
+
+    try:
+        with quiet():
+            if path.is_dir():
+                if not (path / "saved_model.pb").is_file():
+                    raise UserError(f"{key}: is a folder without saved_model.pb; takes {FORMATS}")
+            elif zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    version = json.loads(archive.read("metadata.json"))["keras_version"]
+                if version.startswith("3"):
+                    return keras3.from_archive(path, key)
+            elif h5py.is_hdf5(path):
+                with h5py.File(path, "r") as file:
+                    if "model_config" not in file.attrs:
+                        raise UserError(f"{key}: holds weights without the model; takes {FORMATS}")
+                    version = file.attrs.get("keras_version", "2")
+                if str(version).startswith("3"):
+                    return keras3.from_hdf5(path, key)
+            else:
+                raise UserError(f"{key}: is no Keras model; takes {FORMATS}")
+            return tf_keras.models.load_model(path, compile=False)
+    except UserError:
+        raise
+    except Exception as error:  # of the file, of Keras, of the user's own layers
+        text = " ".join(str(error).split())
+        if match := UNKNOWN.search(text):
+            raise UserError(
+                f"{key}: is made of {match[1]}, which Keras 2 doesn't have; takes its import path in "
+                f"model.custom_objects=[package.module.{match[1]}]"
+            ) from None
+        raise UserError(f"{key}: can't be read ({type(error).__name__}: {text[:200]}); takes {FORMATS}") from None
+
+
+def _check_whole(model: Any, key: str) -> None:
+    """A model whose layers are known: what can be cloned, pruned and written again."""
+    import tf_keras
+    from tf_keras.src.engine.functional import Functional
+
+    if not isinstance(model, tf_keras.Model):
+        raise UserError(f"{key}: holds functions for inference and no layers; takes {FORMATS}")
+    # Keras revives what it has no class for from its traced functions: such layers can't be written again.
+    layers = [model, *model._flatten_layers(include_self=False)]
+    if revived := [layer for layer in layers if type(layer).__module__.endswith("saved_model.load")]:
+        kind = type(revived[-1]).__name__
+        raise UserError(
+            f"{key}: is made of {kind} (layer {revived[-1].name}), which Keras 2 doesn't have; takes its import path "
+            f"in model.custom_objects=[package.module.{kind}]"
+        )
+    for part in layers:
+        if isinstance(part, tf_keras.Model) and not (isinstance(part, Functional) and part.built):
+            raise UserError(
+                f"{key}: {type(part).__name__} {part.name} is a subclassed model or has no input yet; takes Functional "
+                "and Sequential models"
+            )
+    if len(model.inputs) != 1:
+        raise UserError(f"{key}: takes {len(model.inputs)} inputs; takes a model with one, the images")
+
+
+def _fitted(model: "tf_keras.Model", shape: tuple[int, int, int], key: str) -> "tf_keras.Model":
+    """`model` with an input of exactly float32 `[n, *shape]`, and float32 inside."""
+    import tf_keras
+
+    given = model.inputs[0]
+    takes = tuple(given.shape[1:])
+    images = tf_keras.Input(shape, name="image")
+    if len(takes) < 3 and None not in takes and math.prod(takes) == math.prod(shape):
+        flat = tf_keras.layers.Reshape(takes, name="as_saved")(images)
+        return tf_keras.Model(images, _float32(model)(flat), name=f"{model.name}_of_images")
+    if len(takes) != 3 or any(own not in (None, size) for own, size in zip(takes, shape, strict=True)):
+        raise UserError(f"{key}: takes {_sizes(takes)} images, the data has {_sizes(shape)}{_remedy(takes, shape)}")
+    if tuple(given.shape) != (None, *shape) or given.dtype != "float32" or _other_dtypes(model):
+        return _float32(model, images)
+    return model
+
+
+def _float32(model: "tf_keras.Model", inputs: Any = None) -> "tf_keras.Model":
+    """The same model on float32 `inputs` (None: of the shape of its own), and with float32 layers."""
+    import tf_keras
+
+    own = model.inputs[0]
+    if inputs is None and own.dtype == "float32" and not _other_dtypes(model):
+        return model
+    if inputs is None and len(model.inputs) == 1:
+        inputs = tf_keras.Input(batch_shape=own.shape, name=own._keras_history.layer.name)
+
+    def clone(layer: Any) -> Any:
+        if isinstance(layer, tf_keras.Model):
+            return _float32(layer)
+        if not _is_other(layer):
+            return layer
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    weights = model.get_weights()
+    cloned = tf_keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+    cloned.set_weights(weights)
+    for layer in cloned._flatten_layers():
+        layer.finalize_state()
+    return cloned
+
+
+def _other_dtypes(model: "tf_keras.Model") -> bool:
+    return any(_is_other(layer) for layer in model._flatten_layers())
+
+
+def _is_other(layer: Any) -> bool:
+    return {layer.compute_dtype, layer.variable_dtype} & {"float16", "bfloat16", "float64"} != set()
+
+
+def _rescales(model: "tf_keras.Model") -> str | None:
+    """The name of a Rescaling layer that the images enter first, if there is one."""
+    for layer in model._flatten_layers(include_self=False):
+        kind = type(layer).__name__
+        if kind == "Rescaling":
+            return layer.name
+        if "Conv" in kind or kind in ("Dense", "BatchNormalization"):
+            return None
+    return None
+
+
+def _sizes(shape: tuple[int | None, ...]) -> str:
+    return " x ".join(str(size or "any") for size in shape)
+
+
+def _remedy(takes: tuple[int | None, ...], shape: tuple[int, int, int]) -> str:
+    if len(takes) != 3:
+        return "; takes a model of images: height x width x channels"
+    sets = []
+    if takes[0] == takes[1] and takes[0] not in (None, shape[0]):
+        sets.append(f"data.image_size={takes[0]}")
+    if takes[2] in (1, 3) and takes[2] != shape[2]:
+        sets.append(f"data.channels={takes[2]}")
+    return f"; set {' and '.join(sets)}" if sets else ""
