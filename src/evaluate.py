@@ -190,10 +190,19 @@ class _Model:
 
     def encoder(self, how: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
         """From uint8 images to what the input takes. A pixel has 256 values: for integers a table is exact."""
-        if how.channel_order == "bgr":
-            # Mean and std are those of the model's channels: once the order is the model's, nothing else differs.
-            in_order = self.encoder(replace(how, channel_order="rgb"))
-            return lambda images: in_order(np.ascontiguousarray(images[..., ::-1]))
+        # Mean and std are those of the model's channels: once the order is the model's, nothing else differs.
+        reverse = how.channel_order == "bgr"
+        encode = self._in_order(replace(how, channel_order="rgb"))
+
+        def checked(images: np.ndarray) -> np.ndarray:
+            if images.shape[1:] != self.shape:
+                got, takes = ("x".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
+                raise UserError(f"{self.path}: got images of {got}; takes {takes}")
+            return encode(np.ascontiguousarray(images[..., ::-1]) if reverse else images)
+
+        return checked
+
+    def _in_order(self, how: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
         dtype = self.input["dtype"]
         if dtype == np.float32:
             return _float_encoder(how, self.shape)
@@ -219,9 +228,6 @@ class _Model:
     def first(self, images: np.ndarray) -> tuple[np.ndarray, int]:
         """Outputs of the first batch, and the batch size to go on with: theirs, or 1 if rows of a batch are not what
         images alone give."""
-        if images.shape[1:] != self.shape:
-            got, takes = ("x".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
-            raise UserError(f"{self.path}: got images of {got}; takes {takes}")
         alone = np.concatenate([self.run(image[None]) for image in images[:2]])
         try:
             together = self.run(images)

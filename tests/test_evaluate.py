@@ -72,7 +72,10 @@ def test_logits_become_probabilities_and_a_softmax_is_left_alone(tiny: Tiny) -> 
     assert np.array_equal(quantized, np.rint(quantized))
 
 
-@pytest.mark.parametrize("how", [Preprocess(), Preprocess(rescale=1 / 127.5, mean=(1.0,)), PREPROCESS])
+@pytest.mark.parametrize(
+    "how",
+    [Preprocess(), Preprocess(rescale=1 / 127.5, mean=(1.0,)), PREPROCESS, replace(PREPROCESS, channel_order="bgr")],
+)
 @pytest.mark.parametrize("scheme", ["none", "fiq", "uint8"])
 def test_every_pixel_value_reaches_the_input_exactly(tiny: Tiny, scheme: str, how: Preprocess) -> None:
     images = np.arange(256 * 3, dtype=np.int64).reshape(-1, 1, 1, 1) % 256
