@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 class WaveSweeper(BasicSweeper):
     """Hydra's basic sweeper, but for launching: each distinct stage once, in waves, and a closing comparison."""
 
-    def sweep(self, arguments: list[str]) -> str:
+    def sweep(self, arguments: list[str]) -> str | None:
         from src.run import multirun
 
         return multirun(self, arguments)

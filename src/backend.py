@@ -1,13 +1,16 @@
 """TensorFlow as the stages need it: imported when first needed, quietly, with a thread per core of the machine."""
 
+import contextlib
+import fcntl
 import importlib
 import logging
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from src.config import UserError
 
@@ -59,6 +62,47 @@ def custom_objects(paths: Sequence[str]) -> Iterator[None]:
             ) from None
     with tf_keras.saving.custom_object_scope(found):
         yield
+
+
+@contextmanager
+def share_of_cores(parallel: int) -> Iterator[None]:
+    """Keeps this process to its share of the cores while up to `parallel` processes of this machine do likewise.
+
+    Threads are not fewer for that (see `prepare`): they take turns on the cores that are theirs.
+    """
+    whole = sorted(os.sched_getaffinity(0))
+    if parallel <= 1:
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        slot = _free_slot(parallel, held)
+        share = whole[slot * len(whole) // parallel : (slot + 1) * len(whole) // parallel]
+        _bind(share or [whole[slot % len(whole)]])
+        try:
+            yield
+        finally:
+            _bind(whole)
+
+
+def _free_slot(slots: int, held: contextlib.ExitStack) -> int:
+    """A slot that no other process holds; the last one if all are held. It is let go of when `held` closes."""
+    folder = Path(tempfile.gettempdir()) / f"compression-cores-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for slot in range(slots):
+        file = held.enter_context((folder / str(slot)).open("w"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return slot
+        except BlockingIOError:
+            continue
+    return slots - 1
+
+
+def _bind(cores: Iterable[int]) -> None:
+    """Every thread of this process to `cores`: TensorFlow's are there already when a worker does its second job."""
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 @contextmanager

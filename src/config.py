@@ -301,11 +301,13 @@ class Tracking:
 
 @schema(frozen=True, config=STRICT)
 class Sweep:
-    """Set by the sweeper for each of its jobs: the parent run, the variant's name, and the group of the stage to do."""
+    """Set by the sweeper for each of its jobs: the parent run, the variant's name, the group of the stage to do, and
+    among how many jobs at a time this machine's cores are divided."""
 
     run_id: str | None = None
     variant: str | None = None
     stage: str | None = None
+    parallel: Count = 1
 
 
 # --- Steps: a function and its settings, chosen by one config file ---------------------------------------------
@@ -340,6 +342,8 @@ class Config:
     """One variant, checked: what `python -m src.run` without `-m` does."""
 
     seed: int
+    plan: bool
+    reuse: Literal["none", "stages", "all"]
     data: Step
     model: Step
     augment: Augment
@@ -358,6 +362,8 @@ class Config:
 STEPS = ("data", "model", "train", "quant")
 SECTIONS: dict[str, Any] = {
     "seed": Annotated[int, Field(ge=0, lt=2**32)],
+    "plan": bool,
+    "reuse": Literal["none", "stages", "all"],
     "augment": Augment,
     "benchmark": Benchmark,
     "compare": Compare,

@@ -5,10 +5,10 @@ Validate → plan → stages in waves → latency → comparison. Only this modu
 
 import datetime
 import difflib
+import functools
 import os
 import re
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,20 +26,23 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import stages, sweep
+from src import interrupt, stages, sweep
 from src.config import Config, UserError, load
+from src.plan import Compose, Job, group_of
 from src.tracking import Store, check_writable, reason
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 ERRORS = Path("mlruns/hydra/errors.log")
 _errors: list[Exception] = []
+_INTERPOLATED = "any value is interpolated"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def task(composed: DictConfig) -> Any:
     """What Hydra calls: without `-m` for all there is to do, with `-m` for each job of the sweeper."""
     if composed.sweep.stage:
-        return _job(_checked(composed, HydraConfig.get().runtime.choices))
+        settings: Any = OmegaConf.to_container(composed, resolve=True)
+        return _job(_checked(settings, HydraConfig.get().runtime.choices))
     overrides = HydraConfig.get().overrides
     try:
         launch = sweep.launch_here(_log_file())
@@ -49,7 +53,7 @@ def task(composed: DictConfig) -> Any:
         return error
 
 
-def multirun(sweeper: Any, arguments: list[str]) -> str:
+def multirun(sweeper: Any, arguments: list[str]) -> str | None:
     """What the sweeper does: `arguments` are the overrides of the command line, lists and ranges among them."""
     loader, config = sweeper.hydra_context.config_loader, sweeper.config
     grid = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
@@ -58,16 +62,18 @@ def multirun(sweeper: Any, arguments: list[str]) -> str:
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "multirun.yaml")
-    done = 0
+    done, parallel = 0, _parallel(config)
 
-    def launch(jobs: Sequence[sweep.Job], parent_run: str) -> list[sweep.Outcome]:
+    def launch(jobs: Sequence[Job], parent_run: str) -> list[sweep.Outcome]:
         nonlocal done
-        batch = [[*job.variant.overrides, *_instructions(job, parent_run)] for job in jobs]
+        at_a_time = min(parallel, len(jobs))
+        batch = [[*job.variant.overrides, *_instructions(job, parent_run, at_a_time)] for job in jobs]
         returns = sweeper.launcher.launch(batch, initial_job_idx=done)
         done += len(batch)
         return [_outcome(returned) for returned in returns]
 
-    return sweep.run(lists, _composer(config.hydra.overrides.hydra), launch, command=_command())
+    compose = _composer(config.hydra.overrides.hydra)
+    return sweep.run(lists, compose, launch, command=_command(), parallel=parallel)
 
 
 def _job(config: Config) -> str:
@@ -78,8 +84,22 @@ def _job(config: Config) -> str:
     return stages.perform(request, Store(config.tracking))
 
 
-def _instructions(job: sweep.Job, parent_run: str) -> list[str]:
-    return [f"sweep.run_id={parent_run}", f"sweep.variant='{job.variant.name}'", f"sweep.stage={job.stage.group}"]
+def _instructions(job: Job, parent_run: str, parallel: int) -> list[str]:
+    return [
+        "plan=false",
+        f"sweep.run_id={parent_run}",
+        f"sweep.variant='{job.variant.name}'",
+        f"sweep.stage={job.stage.group}",
+        f"sweep.parallel={parallel}",
+    ]
+
+
+def _parallel(config: DictConfig) -> int:
+    """How many jobs the launcher does at a time on this machine: what its `n_jobs` says, as joblib reads it."""
+    jobs = OmegaConf.select(config, "hydra.launcher.n_jobs")
+    if jobs is None:
+        return 1
+    return jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
 
 
 def _outcome(returned: JobReturn) -> sweep.Outcome:
@@ -90,20 +110,43 @@ def _outcome(returned: JobReturn) -> sweep.Outcome:
     return sweep.Outcome(None, reason(error))
 
 
-def _composer(hydra_overrides: Sequence[str]) -> sweep.Compose:
+def _composer(hydra_overrides: Sequence[str]) -> Compose:
+    """Composes as Hydra would, but each option of a pipeline's group once, however many variants it is part of: Hydra
+    takes some 50 ms for a config."""
     loader = GlobalHydra.instance().config_loader()
 
-    def compose(overrides: Sequence[str]) -> Config:
+    @functools.cache
+    def whole(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
         composed = loader.load_configuration("config", [*hydra_overrides, *overrides], run_mode=RunMode.RUN)
-        return _checked(composed, composed.hydra.runtime.choices)
+        tasks = OmegaConf.create({str(key): composed[key] for key in composed if key != "hydra"})
+        settings: Any = OmegaConf.to_container(tasks, resolve=True)
+        settings[_INTERPOLATED] = "${" in OmegaConf.to_yaml(tasks)
+        return settings, OmegaConf.to_container(composed.hydra.runtime.choices)  # type: ignore[return-value]
 
+    def compose(overrides: Sequence[str]) -> Config:
+        rest = tuple(o for o in overrides if "=" not in o or "." in o.split("=")[0] or group_of(o) not in groups)
+        base, base_choices = whole(*rest)
+        settings, choices = dict(base), dict(base_choices)
+        for option in overrides:
+            if option in rest:
+                continue
+            group = group_of(option)
+            with_it, its_choices = whole(*rest, option)
+            others = {key: value for key, value in with_it.items() if key != group}
+            if base[_INTERPOLATED] or others != {key: value for key, value in base.items() if key != group}:
+                # An option that reaches beyond its own section can't be put together from parts.
+                settings, choices = whole(*overrides)
+                break
+            settings[group], choices[group] = with_it[group], its_choices[group]
+        settings = {key: value for key, value in settings.items() if key != _INTERPOLATED}
+        return _checked(settings, choices)
+
+    groups = {*whole()[0].get("transforms", ()), "quant"}
     return compose
 
 
-def _checked(composed: DictConfig, choices: Any) -> Config:
-    plain = {str(key): composed[key] for key in composed if key != "hydra"}
-    settings: Any = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
-    config = load(settings, choices, OmegaConf.to_yaml(OmegaConf.create(settings)))
+def _checked(settings: dict[str, Any], choices: Any) -> Config:
+    config = load(settings, choices, yaml.dump(settings, Dumper=yaml.CSafeDumper, sort_keys=False))
     check_writable(config.tracking)
     return config
 
@@ -124,7 +167,7 @@ def main() -> None:
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra then raises what it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt.watch()
     try:
         _check_output()
         _refuse_null_options(sys.argv[1:])

@@ -24,7 +24,7 @@ from src.config import Config, Step, UserError, canonical, plain
 from src.data import Dataset
 from src.evaluate import predict
 from src.progress import Progress
-from src.tracking import AUDIT, CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
+from src.tracking import AUDIT, CHECKPOINT, MEASURED, Damaged, Store, artifact_path, predictions_path, sha256
 from src.train import Task
 
 log = logging.getLogger(__name__)
@@ -139,11 +139,22 @@ class Request:
 
 
 def perform(request: Request, store: Store) -> str:
-    """Does one stage whose parent is in the store, records it there, and gives the id of its run."""
-    backend.prepare()
-    work = _measured_artifact if request.stage.group == "quant" else _checkpoint
-    with tempfile.TemporaryDirectory() as scratch, backend.custom_objects(_custom_objects(request.config.model)):
-        return work(request, store, Path(scratch))
+    """Does one stage whose parent is in the store, records it there, and gives the id of its run.
+
+    One process of a machine does a stage at a time: what another sweep has done meanwhile is used.
+    """
+    stage, sweep, reuse = request.stage, request.parent_run, request.config.reuse
+    kind, work = ("variant", _measured_artifact) if stage.group == "quant" else ("stage", _checkpoint)
+    with store.alone(stage.key), backend.share_of_cores(request.config.sweep.parallel):
+        usable = reuse == "all" or (reuse == "stages" and kind == "stage")
+        if found := store.finished(kind, [stage.key], None if usable else sweep).get(stage.key):
+            if kind == "stage" or found.tags.get("sweep") == sweep:
+                return found.run_id
+            if sweep:
+                return store.adopt(found, request.variant, sweep)
+        backend.prepare()
+        with tempfile.TemporaryDirectory() as scratch, backend.custom_objects(_custom_objects(request.config.model)):
+            return work(request, store, Path(scratch))
 
 
 def check(config: Config) -> None:
@@ -171,7 +182,9 @@ def _custom_objects(model: Step) -> tuple[str, ...]:
 def _checkpoint(request: Request, store: Store, scratch: Path) -> str:
     stage, config, data = request.stage, request.config, dataset(request.config)
     log.info("%s: %s", stage.name, config.model.name)
-    with store.run("stage", stage.name, tags=_tags(stage), params=_params(request)) as run_id:
+    with store.run(
+        "stage", stage.name, tags=_tags(stage), params=_params(request), parent=request.parent_run
+    ) as run_id:
         file = scratch / Path(CHECKPOINT).name
         if stage.parent is None:
             model = config.model
@@ -263,7 +276,11 @@ def _parent(stage: Stage, store: Store) -> Path:
     """The parent's checkpoint. Raises `Damaged` where it is not what its run recorded."""
     assert stage.parent
     record = store.finished("stage", [stage.parent.key])[stage.parent.key]
-    return store.file(record.run_id, CHECKPOINT, record.tags["digest"])
+    try:
+        return store.file(record.run_id, CHECKPOINT, record.tags["digest"])
+    except Damaged as why:
+        store.mark_damaged(record, str(why))
+        raise Damaged(f"{why}; the same command makes it anew") from None
 
 
 def _pruned(stage: Stage, store: Store) -> float:

@@ -1,55 +1,26 @@
-"""A sweep: the distinct stages of its variants, launched in waves, then latency and comparison.
+"""A sweep: the waves of its plan, launched, then latency and comparison.
 
-It knows neither Hydra nor what a stage does: `compose` makes a config of overrides, `launch` has stages done in
-whichever processes there are and says what came of each.
+It knows neither Hydra nor what a stage does: `launch` has stages done in whichever processes there are and says what
+came of each.
 """
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src import compare, stages
-from src.config import Config
-from src.stages import Request, Stage
-from src.tracking import Record, Store, reason
+from rich.console import Console
+
+from src import compare, interrupt, plan, stages
+from src.plan import Job, Plan, Variant
+from src.stages import Request
+from src.tracking import Damaged, Store, reason, store_exists
 
 log = logging.getLogger(__name__)
 
-Compose = Callable[[Sequence[str]], Config]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One variant of a sweep. `overrides` is what composes its config; `training` says which of the sweep's trainings
-    it is made from, and is empty where there is one only."""
-
-    name: str
-    training: str
-    overrides: tuple[str, ...]
-    config: Config
-    chain: tuple[Stage, ...]
-
-    @property
-    def stage(self) -> Stage:
-        return self.chain[-1]
-
-    @property
-    def is_baseline(self) -> bool:
-        return len(self.chain) == 2 and self.config.quant.name == "none"
-
-    @property
-    def label(self) -> str:
-        return f"{self.training} {self.name}".strip()
-
-
-@dataclass(frozen=True)
-class Job:
-    """One stage, done for one variant on behalf of all that share it."""
-
-    variant: Variant
-    stage: Stage
+SECONDS_BETWEEN_LOOKS = 15
 
 
 @dataclass(frozen=True)
@@ -60,6 +31,7 @@ class Outcome:
     error: str | None = None
 
 
+# The jobs and the id of the parent run; `parallel` of `run` says how many of them are done at a time.
 Launch = Callable[[Sequence[Job], str], Sequence[Outcome]]
 
 
@@ -67,107 +39,53 @@ class Failed(Exception):
     """The sweep is over and some of it has failed: exit code 1."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The variants, what of them is in the store already (by key), and the stages to do, a wave after another: all
-    within a wave are independent, and each finds its parent done."""
-
-    variants: tuple[Variant, ...]
-    done: Mapping[str, Record]
-    waves: tuple[tuple[Job, ...], ...]
-
-
-def run(overrides: Sequence[Sequence[str]], compose: Compose, launch: Launch, *, command: str) -> str:
-    """Runs the sweep whose variants `overrides` compose; gives the id of its parent run.
+def run(
+    overrides: Sequence[Sequence[str]], compose: plan.Compose, launch: Launch, *, command: str, parallel: int = 1
+) -> str | None:
+    """Runs the sweep whose variants `overrides` compose; gives the id of its parent run, or only shows the plan.
 
     Raises `UserError` before anything is recorded where a model does not fit its data, and `Failed` where a variant or
     the comparison has failed, after all else is done.
     """
-    variants = expand(overrides, compose)
-    store = Store(variants[0].config.tracking)
-    plan = make_plan(variants, store)
-    for wave in plan.waves:
-        for job in wave:
-            if job.stage.parent is None:
-                stages.check(job.variant.config)
+    variants = plan.expand(overrides, compose)
+    config = variants[0].config
+    if config.plan:
+        there = Store(config.tracking) if store_exists(config.tracking) else None
+        plan.show(plan.make(variants, there, config.reuse), parallel, Console(soft_wrap=True))
+        return None
+    store = Store(config.tracking)
+    for record in store.kill_abandoned():
+        log.info("%s (run %s) was left by a process that is no more; closed as KILLED", record.name, record.run_id)
+    planned = plan.make(variants, store, config.reuse)
+    for job in planned.jobs:
+        if job.stage.parent is None:
+            stages.check(job.variant.config)
     name = f"sweep-{time.strftime('%Y%m%d-%H%M%S')}"
-    parent = store.start("sweep", name, tags={"command": command}, params=_common(plan))
+    parent = store.start(
+        "sweep", name, tags={"command": command}, params={"data": config.data.name, "variants": len(variants)}
+    )
+
+    def close() -> None:
+        store.kill_all_of(parent)
+        log.info("interrupted; what is done is kept, and the same command goes on from there:\n  %s", command)
+
     try:
-        log.info("%s: %s", name, summary(plan))
-        outcomes = _do(plan, store, launch, parent)
-        entries = [
-            compare.Entry(v.name, v.training, v.is_baseline, v.config, outcome.run_id, outcome.error)
-            for v in plan.variants
-            for outcome in [outcomes[v.stage.key]]
-        ]
-        config = plan.variants[0].config
-        failed = compare.close(entries, store, parent, config.benchmark, config.compare)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        store.end(parent, "KILLED" if interrupted else "FAILED", None if interrupted else reason(error))
-        if interrupted:
-            log.info("interrupted; what is done is kept, and the same command goes on from there:\n  %s", command)
+        with interrupt.closed_by(close):
+            log.info("%s: %s", name, plan.summary(planned, parallel))
+            outcomes = _do(planned, store, launch, parent)
+            entries = [
+                compare.Entry(v.name, v.training, v.is_baseline, v.config, outcome.run_id, outcome.error)
+                for v in variants
+                for outcome in [outcomes[v.stage.key]]
+            ]
+            failed = compare.close(entries, store, parent, config.benchmark, config.compare)
+    except Exception as error:
+        store.end(parent, "FAILED", reason(error))
         raise
     store.end(parent, "FAILED" if failed else "FINISHED")
     if failed:
         raise Failed("\n".join(f"failed: {label}: {why}" for label, why in failed.items()))
     return parent
-
-
-def expand(overrides: Sequence[Sequence[str]], compose: Compose) -> tuple[Variant, ...]:
-    """The distinct variants, all checked, each with its dense baseline among them; baselines lead their trainings."""
-    composed = [(tuple(o), compose(o)) for o in overrides]
-    groups = {step.group for _, config in composed for step in (*config.transforms, config.quant)}
-    found: dict[str, tuple[tuple[str, ...], Config, tuple[Stage, ...]]] = {}
-    baselines: dict[str, str] = {}
-    for own, config in composed:
-        chain = stages.chain(config, stages.dataset(config))
-        if chain[0].key not in baselines:
-            dense = (*(o for o in own if _group(o) not in groups), *(f"{group}=none" for group in sorted(groups)))
-            dense_config = compose(dense)
-            dense_chain = stages.chain(dense_config, stages.dataset(dense_config))
-            baselines[chain[0].key] = dense_chain[-1].key
-            found[dense_chain[-1].key] = (dense, dense_config, dense_chain)
-        found.setdefault(chain[-1].key, (own, config, chain))
-    common = set.intersection(*(set(own) for own, _, _ in found.values()))
-    several = len(baselines) > 1
-    variants = []
-    for own, config, chain in found.values():
-        varying = [o for o in own if o not in common]
-        training = " ".join(o for o in varying if _group(o) not in groups) if several else ""
-        variants.append(Variant(_name(config), training, own, config, chain))
-    order = {key: i for i, key in enumerate(baselines)}
-    variants.sort(key=lambda v: order[v.chain[0].key])
-    return tuple(_distinctly_named(variants, groups, common))
-
-
-def make_plan(variants: Sequence[Variant], store: Store) -> Plan:
-    """What is to be done, given what the store has."""
-    transforms = {stage.key: stage for v in variants for stage in v.chain[:-1]}
-    done = store.finished("stage", transforms) | store.finished("variant", [v.stage.key for v in variants])
-    waves: list[dict[str, Job]] = []
-    for variant in variants:
-        for depth in range(len(variant.chain) - 1, -1, -1):
-            stage = variant.chain[depth]
-            if stage.key in done:
-                break
-            while len(waves) <= depth:
-                waves.append({})
-            waves[depth].setdefault(stage.key, Job(variant, stage))
-    return Plan(tuple(variants), done, tuple(tuple(wave.values()) for wave in waves if wave))
-
-
-def summary(plan: Plan) -> str:
-    """The plan in a line."""
-    jobs = [job for wave in plan.waves for job in wave]
-    trainings = [job.stage.name for job in jobs if job.stage.group != "quant"]
-    artifacts = sum(job.stage.group == "quant" for job in jobs)
-    reused = len(plan.variants) - artifacts
-    parts = [f"{len(plan.variants)} variants", f"to train: {', '.join(trainings) or 'nothing'}"]
-    parts.append(f"to convert and evaluate: {artifacts}")
-    if reused:
-        parts.append(f"from earlier runs: {reused}")
-    return "; ".join(parts)
 
 
 def launch_here(log_file: Path) -> Launch:
@@ -187,57 +105,88 @@ def launch_here(log_file: Path) -> Launch:
     return launch
 
 
-def _do(plan: Plan, store: Store, launch: Launch, parent: str) -> dict[str, Outcome]:
-    """Runs the waves; gives the outcome of each variant by its key."""
-    outcomes: dict[str, Outcome] = {}
-    for variant in plan.variants:
-        if (record := plan.done.get(variant.stage.key)) is not None:
-            outcomes[variant.stage.key] = Outcome(store.adopt(record, variant.name, parent))
-    for number, wave in enumerate(plan.waves, start=1):
-        ready = []
-        for job in wave:
-            why = (
-                outcomes[job.stage.parent.key].error if job.stage.parent and job.stage.parent.key in outcomes else None
+def _do(planned: Plan, store: Store, launch: Launch, parent: str) -> dict[str, Outcome]:
+    """Runs the waves; gives the outcome of each stage by its key."""
+    outcomes = {
+        v.stage.key: _adopted(v, planned, store, parent) for v in planned.variants if v.stage.key in planned.done
+    }
+    with _Watch(store, parent, planned.jobs):
+        for number, wave in enumerate(planned.waves, start=1):
+            ready = []
+            for job in wave:
+                before = outcomes.get(job.stage.parent.key) if job.stage.parent else None
+                if before is not None and before.error:
+                    outcomes[job.stage.key] = before
+                else:
+                    ready.append(job)
+            log.info(
+                "wave %d of %d: %s", number, len(planned.waves), ", ".join(job.title for job in ready) or "nothing"
             )
-            if why is None:
-                ready.append(job)
-            else:
-                outcomes[job.stage.key] = Outcome(None, why)
-        log.info("wave %d of %d: %s", number, len(plan.waves), ", ".join(_title(job) for job in ready) or "nothing")
-        for job, outcome in zip(ready, launch(ready, parent) if ready else (), strict=True):
-            outcomes[job.stage.key] = outcome
-            if outcome.error:
-                outcomes[job.stage.key] = replace(outcome, error=f"{_title(job)}: {outcome.error}")
+            for job, outcome in zip(ready, _launched(ready, store, launch, parent), strict=True):
+                outcomes[job.stage.key] = (
+                    replace(outcome, error=f"{job.title}: {outcome.error}") if outcome.error else outcome
+                )
     return outcomes
 
 
-def _title(job: Job) -> str:
-    return job.variant.label if job.stage.group == "quant" else f"{job.variant.training} {job.stage.name}".strip()
+def _adopted(variant: Variant, planned: Plan, store: Store, parent: str) -> Outcome:
+    record = planned.done[variant.stage.key]
+    try:
+        return Outcome(store.adopt(record, variant.name, parent))
+    except Damaged as why:
+        store.mark_damaged(record, str(why))
+        return Outcome(None, f"{why}; the same command makes it anew")
 
 
-def _name(config: Config) -> str:
-    return "-".join(step.name for step in (*config.transforms, config.quant))
+def _launched(jobs: Sequence[Job], store: Store, launch: Launch, parent: str) -> list[Outcome]:
+    """The outcome of each job. Where a worker dies and takes the batch with it, what was not done is launched again,
+    one job at a time, so that only the one that kills its worker is lost."""
+    if not jobs:
+        return []
+    try:
+        return list(launch(jobs, parent))
+    except Exception as error:
+        log.warning("the launcher gave up (%s); what is not done is launched again, one at a time", reason(error))
+    outcomes = []
+    for job in jobs:
+        kind = "variant" if job.is_variant else "stage"
+        if record := store.finished(kind, [job.stage.key], sweep=parent).get(job.stage.key):
+            outcomes.append(Outcome(record.run_id))
+            continue
+        try:
+            outcomes += launch([job], parent)
+        except Exception as error:
+            outcomes.append(Outcome(None, reason(error)))
+    return outcomes
 
 
-def _group(override: str) -> str:
-    """`prune` of `prune=p1`, `+prune.epochs=3` and `prune.layers.pattern=x`."""
-    return override.split("=")[0].lstrip("+~").split(".")[0]
+class _Watch:
+    """While the waves run, says every now and then what is done, what is running and what is left."""
 
+    def __init__(self, store: Store, parent: str, jobs: Sequence[Job]) -> None:
+        self.store, self.parent, self.jobs = store, parent, jobs
+        self.over = threading.Event()
+        self.started = time.monotonic()
+        self.thread = threading.Thread(target=self._look, daemon=True)
 
-def _distinctly_named(variants: list[Variant], groups: set[str], common: set[str]) -> list[Variant]:
-    """Where one name would stand for several variants of a training, the overrides in which they differ join it."""
-    count: dict[tuple[str, str], int] = {}
-    for v in variants:
-        count[v.training, v.name] = count.get((v.training, v.name), 0) + 1
-    named = []
-    for v in variants:
-        if count[v.training, v.name] > 1:
-            own = [o for o in v.overrides if o not in common and _group(o) in groups and "." in o.split("=")[0]]
-            v = replace(v, name=f"{v.name} {' '.join(own)}".strip())
-        named.append(v)
-    return named
+    def __enter__(self) -> None:
+        if len(self.jobs) > 1:
+            self.thread.start()
 
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
 
-def _common(plan: Plan) -> dict[str, str | int]:
-    config = plan.variants[0].config
-    return {"data": config.data.name, "variants": len(plan.variants)}
+    def _look(self) -> None:
+        said = ""
+        while not self.over.wait(SECONDS_BETWEEN_LOOKS):
+            try:
+                runs = self.store.progress(self.parent)
+            except Exception:
+                continue  # the work itself will tell of a store that is gone
+            done, running = runs.get("FINISHED", []), runs.get("RUNNING", [])
+            names = f"{len(done)} of {len(self.jobs)} stages done; running: {', '.join(sorted(running)) or 'none'}"
+            if names == said or not done or self.over.is_set():
+                continue
+            said, elapsed = names, time.monotonic() - self.started
+            left = elapsed / len(done) * (len(self.jobs) - len(done))
+            log.info("%s; %s so far, about %s left", names, plan.duration(elapsed), plan.duration(left))

@@ -9,7 +9,6 @@ import fcntl
 import functools
 import hashlib
 import json
-import json
 import logging
 import os
 import socket
@@ -78,6 +77,7 @@ class Damaged(Exception):
     """An artifact in the store is not what its run recorded."""
 
 
+@functools.cache
 def check_writable(tracking: Tracking) -> None:
     """Raises `UserError` where a SQLite store can't be written, before anything that takes time."""
     path = _sqlite_path(tracking.uri)
@@ -256,14 +256,34 @@ class Store:
 
     # --- Reading ---
 
-    def finished(self, kind: str, keys: Iterable[str]) -> dict[str, Record]:
-        """The newest FINISHED run of each of `keys` that has one."""
-        wanted = set(keys)
-        found: dict[str, Record] = {}
-        for key in wanted:
-            records = self.search(f"tags.kind = '{kind}' and tags.key = '{key}' and attributes.status = 'FINISHED'", 1)
-            found.update((key, record) for record in records)
-        return found
+    def finished(self, kind: str, keys: Iterable[str], sweep: str | None = None) -> dict[str, Record]:
+        """The newest FINISHED run of each of `keys` that has one; of `sweep` only, where it is given."""
+        wanted = list(dict.fromkeys(keys))
+        where = f"tags.kind = '{kind}' and attributes.status = 'FINISHED'"
+        if sweep:
+            where += f" and tags.sweep = '{sweep}'"
+        # One by one while that is less than reading all runs of the kind.
+        if len(wanted) > 50:
+            found: dict[str, Record] = {}
+            for record in self.search(where, most=1_000_000):
+                found.setdefault(record.tags.get("key", ""), record)
+            return {key: found[key] for key in wanted if key in found}
+        newest = {key: self.search(f"{where} and tags.key = '{key}'", 1) for key in wanted}
+        return {key: records[0] for key, records in newest.items() if records}
+
+    def progress(self, sweep: str) -> dict[str, list[str]]:
+        """The names of a sweep's runs by status; those that it took over from earlier sweeps left out."""
+        names: dict[str, list[str]] = {}
+        for record in self.search(f"tags.sweep = '{sweep}'", most=1_000_000):
+            if "reused_from" not in record.tags:
+                names.setdefault(record.status, []).append(record.name)
+        return names
+
+    def check_local(self, record: Record, path: str) -> None:
+        """Raises `Damaged` where an artifact on a disk of this machine is not what its run recorded; one that a server
+        keeps is checked when it is read."""
+        if self._local(record.run_id) is not None:
+            self.file(record.run_id, path, record.tags["digest"])
 
     def search(self, where: str, most: int = 1000) -> list[Record]:
         """Runs of the experiment, newest first."""
@@ -284,9 +304,9 @@ class Store:
 
     def file(self, run_id: str, path: str, digest: str | None = None) -> Path:
         """An artifact as a local file. Raises `Damaged` where it is missing or does not have the SHA-256 `digest`."""
-        uri = urlparse(self.client.get_run(run_id).info.artifact_uri)
-        if uri.scheme == "file":
-            local = Path(unquote(uri.path)) / path
+        folder = self._local(run_id)
+        if folder is not None:
+            local = folder / path
         else:
             try:
                 local = Path(self.client.download_artifacts(run_id, path))
@@ -309,6 +329,17 @@ class Store:
         """The run's page in the UI: that of the tracking server, or the one that `make ui` starts."""
         server = self.uri if self.uri.startswith(("http://", "https://")) else LOCAL_UI
         return f"{server.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
+
+    def _local(self, run_id: str) -> Path | None:
+        """The folder of a run's artifacts, where it is one of this machine."""
+        uri = urlparse(self.client.get_run(run_id).info.artifact_uri)
+        return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
+
+
+def store_exists(tracking: Tracking) -> bool:
+    """Whether opening the store would not create it."""
+    path = _sqlite_path(tracking.uri)
+    return path is None or path.exists()
 
 
 def sha256(file: Path) -> str:

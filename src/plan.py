@@ -1,0 +1,226 @@
+"""What a sweep is going to do: its variants by name, which of their stages the store has, and the waves of the rest."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+
+from src import stages
+from src.config import Config
+from src.stages import Stage
+from src.tracking import CHECKPOINT, Damaged, Record, Store, artifact_path
+
+Compose = Callable[[Sequence[str]], Config]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant of a sweep. `overrides` is what composes its config; `training` says which of the sweep's trainings
+    it is made from, and is empty where there is one only."""
+
+    name: str
+    training: str
+    overrides: tuple[str, ...]
+    config: Config
+    chain: tuple[Stage, ...]
+
+    @property
+    def stage(self) -> Stage:
+        return self.chain[-1]
+
+    @property
+    def is_baseline(self) -> bool:
+        return len(self.chain) == 2 and self.config.quant.name == "none"
+
+    @property
+    def label(self) -> str:
+        return f"{self.training} {self.name}".strip()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage, done for one variant on behalf of all that share it. `seconds` is what such a stage took earlier."""
+
+    variant: Variant
+    stage: Stage
+    seconds: float | None = None
+
+    @property
+    def is_variant(self) -> bool:
+        return self.stage is self.variant.stage
+
+    @property
+    def title(self) -> str:
+        return self.variant.label if self.is_variant else f"{self.variant.training} {self.stage.name}".strip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The variants, what of them is in the store already (by key), and the stages to do, a wave after another: all
+    within a wave are independent, and each finds its parent done."""
+
+    variants: tuple[Variant, ...]
+    done: Mapping[str, Record]
+    waves: tuple[tuple[Job, ...], ...]
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for wave in self.waves for job in wave]
+
+
+def expand(overrides: Sequence[Sequence[str]], compose: Compose) -> tuple[Variant, ...]:
+    """The distinct variants, all checked, each with its dense baseline among them; baselines lead their trainings."""
+    composed = [(tuple(o), compose(o)) for o in overrides]
+    groups = {step.group for _, config in composed for step in (*config.transforms, config.quant)}
+    found: dict[str, tuple[tuple[str, ...], Config, tuple[Stage, ...]]] = {}
+    baselines: dict[str, str] = {}
+    for own, config in composed:
+        chain = stages.chain(config, stages.dataset(config))
+        if chain[0].key not in baselines:
+            dense = (*(o for o in own if group_of(o) not in groups), *(f"{group}=none" for group in sorted(groups)))
+            dense_config = compose(dense)
+            dense_chain = stages.chain(dense_config, stages.dataset(dense_config))
+            baselines[chain[0].key] = dense_chain[-1].key
+            found[dense_chain[-1].key] = (dense, dense_config, dense_chain)
+        found.setdefault(chain[-1].key, (own, config, chain))
+    common = set.intersection(*(set(own) for own, _, _ in found.values()))
+    several = len(baselines) > 1
+    variants = []
+    for own, config, chain in found.values():
+        varying = [o for o in own if o not in common]
+        training = " ".join(o for o in varying if group_of(o) not in groups) if several else ""
+        variants.append(Variant(_name(config), training, own, config, chain))
+    order = {key: i for i, key in enumerate(baselines)}
+    variants.sort(key=lambda v: order[v.chain[0].key])
+    return tuple(_distinctly_named(variants, groups, common))
+
+
+def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
+    """What is to be done, given what the store has, if there is one, and what of it may be used: `none`, `stages` or
+    `all`. What the store has but is damaged is closed as FAILED there, and done again."""
+    checkpoints = {stage.key for v in variants for stage in v.chain[:-1]}
+    done: dict[str, Record] = {}
+    if store and reuse != "none":
+        done |= _intact(store, store.finished("stage", checkpoints))
+    if store and reuse == "all":
+        done |= _intact(store, store.finished("variant", [v.stage.key for v in variants]))
+    earlier = _earlier_seconds(store) if store else {}
+    waves: list[dict[str, Job]] = []
+    for variant in variants:
+        for depth in range(len(variant.chain) - 1, -1, -1):
+            stage = variant.chain[depth]
+            if stage.key in done:
+                break
+            while len(waves) <= depth:
+                waves.append({})
+            waves[depth].setdefault(stage.key, Job(variant, stage, earlier.get(_kind_of_work(variant.config, stage))))
+    return Plan(tuple(variants), done, tuple(tuple(wave.values()) for wave in waves if wave))
+
+
+def summary(plan: Plan, parallel: int) -> str:
+    """The plan in a line."""
+    checkpoints = [job.title for job in plan.jobs if not job.is_variant]
+    artifacts = sum(job.is_variant for job in plan.jobs)
+    parts = [f"{len(plan.variants)} variants", f"to train: {', '.join(checkpoints) or 'nothing'}"]
+    parts.append(f"to convert and evaluate: {artifacts}")
+    if reused := len(plan.variants) - artifacts:
+        parts.append(f"from earlier runs: {reused}")
+    if (seconds := estimate(plan, parallel)) is not None and plan.jobs:
+        parts.append(f"about {duration(seconds)}, and latency after that")
+    return "; ".join(parts)
+
+
+def estimate(plan: Plan, parallel: int) -> float | None:
+    """Seconds that the waves will take, from earlier runs of such stages; None where one has none."""
+    total = 0.0
+    for wave in plan.waves:
+        seconds = [job.seconds for job in wave]
+        if None in seconds:
+            return None
+        known = [s for s in seconds if s is not None]
+        total += max(sum(known) / parallel, *known)
+    return total
+
+
+def show(plan: Plan, parallel: int, console: Console) -> None:
+    """Prints the whole plan; nothing is run."""
+    console.print(f"[bold]{summary(plan, parallel)}[/bold]", highlight=False)
+    for number, wave in enumerate(plan.waves, start=1):
+        console.print(f"\nwave {number}: {len(wave)} in parallel at most", highlight=False)
+        for job in wave:
+            took = f"about {duration(job.seconds)}" if job.seconds is not None else "no such stage has run here yet"
+            what = "convert and evaluate" if job.is_variant else job.stage.group
+            console.print(f"  {job.title:<28} {what:<22} {took}", highlight=False, markup=False)
+    needed = {stage.key: (variant, stage) for variant in plan.variants for stage in variant.chain}
+    reused = [(variant, stage, plan.done[key]) for key, (variant, stage) in needed.items() if key in plan.done]
+    if reused:
+        console.print("\nin the store", highlight=False)
+    for variant, stage, record in reused:
+        title = Job(variant, stage).title
+        age = duration(time.time() - record.started)
+        console.print(f"  {title:<28} run {record.run_id}, {age} ago", highlight=False, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `2 min 5 s`, `3 h 20 min`, `4 days`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    if whole < 2 * 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} days"
+
+
+def group_of(override: str) -> str:
+    """`prune` of `prune=p1`, `+prune.epochs=3` and `prune.layers.pattern=x`."""
+    return override.split("=")[0].lstrip("+~").split(".")[0]
+
+
+def _intact(store: Store, found: Mapping[str, Record]) -> dict[str, Record]:
+    intact = {}
+    for key, record in found.items():
+        path = artifact_path(record.tags["variant"]) if record.tags["kind"] == "variant" else CHECKPOINT
+        try:
+            store.check_local(record, path)
+            intact[key] = record
+        except Damaged as why:
+            store.mark_damaged(record, str(why))
+    return intact
+
+
+def _earlier_seconds(store: Store) -> dict[tuple[str, ...], float]:
+    """Median seconds of the newest runs of each kind of work."""
+    records = store.search("attributes.status = 'FINISHED' and tags.kind != 'sweep'", 500)
+    seconds: dict[tuple[str, ...], list[float]] = {}
+    for record in records:
+        if record.seconds is not None and "reused_from" not in record.tags:
+            stage = record.tags.get("stage", "")
+            work = (stage, *(record.params.get(name, "") for name in ("data", "model", stage)))
+            seconds.setdefault(work, []).append(record.seconds)
+    return {work: statistics.median(taken[:5]) for work, taken in seconds.items()}
+
+
+def _kind_of_work(config: Config, stage: Stage) -> tuple[str, ...]:
+    return (stage.group, config.data.name, config.model.name, stage.step.name)
+
+
+def _name(config: Config) -> str:
+    return "-".join(step.name for step in (*config.transforms, config.quant))
+
+
+def _distinctly_named(variants: list[Variant], groups: set[str], common: set[str]) -> list[Variant]:
+    """Where one name would stand for several variants of a training, the overrides in which they differ join it."""
+    count: dict[tuple[str, str], int] = {}
+    for v in variants:
+        count[v.training, v.name] = count.get((v.training, v.name), 0) + 1
+    named = []
+    for v in variants:
+        if count[v.training, v.name] > 1:
+            own = [o for o in v.overrides if o not in common and group_of(o) in groups and "." in o.split("=")[0]]
+            v = replace(v, name=f"{v.name} {' '.join(own)}".strip())
+        named.append(v)
+    return named
