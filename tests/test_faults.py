@@ -1,0 +1,314 @@
+"""What a fault costs: the stage that it hit, and nothing else. Real processes, killed for real."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Place, environment
+
+from src import tracking
+
+SMALL = (
+    "-m",
+    "experiment=smoke",
+    "train.epochs=1",
+    "prune.epochs=1",
+    "benchmark.seconds=1",
+    "benchmark.operators=false",
+    "prune=p1",
+    "quant=none,fiq",
+)
+
+
+def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "src.run", *arguments],
+        cwd=place.folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> str:
+    """What the process writes to standard error up to the line with `text`."""
+    assert process.stderr
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError(f"ended without {text!r}: {''.join(lines)}")
+
+
+def digests(place: Place) -> dict[str, str]:
+    return {name: record.tags["digest"] for name, record in place.variants(place.newest_sweep()).items()}
+
+
+def by_status(place: Place) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for record in place.store().search("tags.kind != 'x'"):
+        found.setdefault(record.status, []).append(record.name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, dict[str, str]]:
+    place = Place(tmp_path_factory.mktemp("undisturbed"))
+    done = place.run(*SMALL)
+    assert done.returncode == 0, done.stderr
+    return place, digests(place)
+
+
+def killed_at_random_moments(place: Place, kills: int, longest: float) -> None:
+    moments = random.Random(0)
+    for _ in range(kills):
+        process = start(place, *SMALL)
+        try:
+            process.wait(moments.uniform(2, longest))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+    done = place.run(*SMALL)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sweep_killed_at_random_moments_ends_with_the_artifacts_of_an_undisturbed_one(
+    place: Place, undisturbed: tuple[Place, dict[str, str]]
+) -> None:
+    killed_at_random_moments(place, kills=3, longest=20)
+    assert digests(place) == undisturbed[1]
+    assert place.stages().count("train") - len(place.store().search("tags.stage = 'train' and status = 'KILLED'")) == 1
+    assert "RUNNING" not in by_status(place), "what dead processes had left is closed"
+
+
+@pytest.mark.long
+def test_twenty_kills(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
+    killed_at_random_moments(place, kills=20, longest=25)
+    assert digests(place) == undisturbed[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_closes_its_runs_and_prints_how_to_go_on(place: Place, number: signal.Signals) -> None:
+    process = start(place, *SMALL, "train.epochs=500")
+    wait_for(process, "train: small_cnn")
+    time.sleep(1)
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there:\n  python -m src.run -m experiment=smoke" in rest
+    assert "Traceback" not in rest
+    assert set(by_status(place)) == {"KILLED"}
+
+
+def test_a_damaged_artifact_is_found_and_made_again(undisturbed: tuple[Place, dict[str, str]], tmp_path: Path) -> None:
+    place = Place(tmp_path / "copy")
+    assert place.run(*SMALL).returncode == 0
+    store = place.store()
+    p1 = next(record for record in store.search("tags.kind = 'stage'") if record.name == "p1")
+    with store.file(p1.run_id, tracking.CHECKPOINT).open("r+b") as checkpoint:
+        checkpoint.truncate(1000)
+    for record in store.search("tags.variant = 'p1-fiq'"):
+        with store.file(record.run_id, "model/p1-fiq.tflite").open("r+b") as artifact:
+            artifact.seek(2000)
+            artifact.write(b"\xff\x00\xff")
+    done = place.run(*SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "to train: p1; to convert and evaluate: 1" in done.stderr
+    assert digests(place) == undisturbed[1]
+
+
+def test_two_sweeps_at_once_do_each_stage_once(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
+    both = [start(place, *SMALL) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+    assert place.stages() == ["p1", "train"]
+    sweeps = place.store().search("tags.kind = 'sweep'")
+    assert len(sweeps) == 2
+    for sweep in sweeps:
+        found = {name: record.tags["digest"] for name, record in place.variants(sweep).items()}
+        assert found == undisturbed[1]
+
+
+def test_the_plan_is_shown_and_nothing_is_run(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
+    done = place.run(*SMALL, "plan=true")
+    assert done.returncode == 0, done.stderr
+    assert "3 variants; to train: train, p1; to convert and evaluate: 3" in done.stdout
+    assert not (place.folder / "mlruns/mlflow.db").exists()
+    known = undisturbed[0]
+    before = len(known.store().search("tags.kind != 'x'"))
+    done = known.run(*SMALL, "quant=none,drq", "plan=true")
+    assert "to convert and evaluate: 1; from earlier runs: 2" in done.stdout
+    assert "in the store" in done.stdout
+    assert "train" in done.stdout.partition("in the store")[2]
+    assert len(known.store().search("tags.kind != 'x'")) == before
+
+
+@pytest.mark.parametrize(
+    ("reuse", "line"),
+    [
+        ("stages", "to train: nothing; to convert and evaluate: 3"),
+        ("none", "to train: train, p1; to convert and evaluate: 3"),
+    ],
+)
+def test_reuse_can_be_refused(undisturbed: tuple[Place, dict[str, str]], reuse: str, line: str) -> None:
+    place, expected = undisturbed
+    done = place.run(*SMALL, f"reuse={reuse}")
+    assert done.returncode == 0, done.stderr
+    assert line in done.stderr
+    assert digests(place) == expected
+
+
+def test_what_does_not_matter_does_not_change_a_key(undisturbed: tuple[Place, dict[str, str]]) -> None:
+    place, _ = undisturbed
+    same = ("benchmark.threads=2", "compare.margin=0.02", "hydra.verbose=true", "hydra.sweep.dir=mlruns/elsewhere")
+    assert "from earlier runs: 3" in place.run(*SMALL, "plan=true", *same).stdout
+    for other in ("seed=1", "train.learning_rate=0.003", "data.validation=0.2", "augment.shift=0.1"):
+        assert "to train: train, p1" in place.run(*SMALL, "plan=true", other).stdout, other
+    assert "to train: p1;" in place.run(*SMALL, "plan=true", "prune.frequency=5").stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+def test_a_full_disk_fails_with_one_line_and_the_sweep_goes_on_when_there_is_room(
+    place: Place, undisturbed: tuple[Place, dict[str, str]]
+) -> None:
+    disk = place.folder / "mlruns"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("can't mount")
+    try:
+        done = place.run(*SMALL)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        done = place.run(*SMALL)
+        assert done.returncode == 0, done.stderr
+        assert digests(place) == undisturbed[1]
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_two_workers_leave_the_same_bytes_as_one(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="make setup EXTRAS=dev,joblib")
+    done = place.run(*SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    assert place.stages() == ["p1", "train"]
+    assert digests(place) == undisturbed[1]
+
+
+# --- A tracking server -----------------------------------------------------------------------------------------
+
+
+class Server:
+    """A real `mlflow server` that can be stopped and started again where it was."""
+
+    def __init__(self, folder: Path, port: int, backend: str) -> None:
+        self.folder, self.port, self.backend = folder, port, backend
+        self.uri = f"http://127.0.0.1:{port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [str(Path(sys.executable).with_name("mlflow")), "server", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", self.backend, "--artifacts-destination", str(self.folder / "artifacts")]
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+        import requests
+
+        for _ in range(240):
+            try:
+                if requests.get(f"{self.uri}/health", timeout=2).ok:
+                    return
+            except requests.ConnectionError:
+                time.sleep(0.5)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def on_server(server: Server) -> dict[str, str]:
+    from src.config import Tracking
+
+    store = tracking.Store(Tracking(uri=server.uri, experiment="compression"))
+    sweep = store.search("tags.kind = 'sweep'", 1)[0]
+    found = store.search(f"tags.kind = 'variant' and tags.`mlflow.parentRunId` = '{sweep.run_id}'")
+    for record in found:
+        store.file(record.run_id, f"model/{record.name}.tflite", record.tags["digest"])
+    return {record.name: record.tags["digest"] for record in found}
+
+
+def test_a_server_that_goes_and_comes_back_mid_sweep_costs_nothing(
+    place: Place, undisturbed: tuple[Place, dict[str, str]]
+) -> None:
+    (place.folder / "server").mkdir()
+    server = Server(place.folder / "server", free_port(), f"sqlite:///{place.folder}/server/mlflow.db")
+    try:
+        process = start(place, *SMALL, "tracking=server", f"tracking.uri={server.uri}")
+        wait_for(process, "train: small_cnn")
+        server.stop()
+        wait_for(process, "the tracking store does not answer")
+        server.start()
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+        assert on_server(server) == undisturbed[1]
+    finally:
+        server.stop()
+    assert not (place.folder / "mlruns/mlflow.db").exists(), "all of it went through the server"
+
+
+def test_a_server_that_does_not_answer_at_all_is_one_line(place: Place) -> None:
+    done = place.run(*SMALL, "tracking=server", f"tracking.uri=http://127.0.0.1:{free_port()}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: tracking.uri=http://127.0.0.1:")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not shutil.which("pg_ctlcluster"), reason="Debian's postgresql is not installed")
+def test_a_server_on_postgresql(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
+    pytest.importorskip("psycopg2", reason="make setup EXTRAS=dev,postgres")
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    data, port = place.folder / "pg", free_port()
+    data.mkdir()
+    place.folder.chmod(0o755)
+    for parent in place.folder.parents:
+        if parent != Path("/tmp") and os.access(parent, os.W_OK) and parent.owner() != "nobody":
+            parent.chmod(parent.stat().st_mode | 0o011)
+    shutil.chown(data, "postgres")
+
+    def as_postgres(*command: str) -> None:
+        prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        subprocess.run([*prefix, *command], check=True, capture_output=True, cwd="/")
+
+    as_postgres(str(binaries / "initdb"), "-D", str(data), "-A", "trust")
+    options = f"-p {port} -k {data} -c listen_addresses=127.0.0.1"
+    as_postgres(str(binaries / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(data / "log"), "-w", "start")
+    try:
+        as_postgres(str(binaries / "createdb"), "-h", "127.0.0.1", "-p", str(port), "mlflow")
+        (place.folder / "server").mkdir()
+        uri = f"postgresql://postgres@127.0.0.1:{port}/mlflow"
+        server = Server(place.folder / "server", free_port(), uri)
+        try:
+            done = place.run(*SMALL, "tracking=server", f"tracking.uri={server.uri}")
+            assert done.returncode == 0, done.stderr
+            assert on_server(server) == undisturbed[1]
+        finally:
+            server.stop()
+    finally:
+        as_postgres(str(binaries / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
