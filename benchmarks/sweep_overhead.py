@@ -1,0 +1,107 @@
+"""What Hydra, MLflow, the store and the plan add to the TensorFlow calls of twelve variants.
+
+One side runs the sweep; the other a bare script that trains, prunes, converts, evaluates and audits the same with the
+same stage functions in one process, and nothing else. They alternate; latency is left out of both. Then the sweep
+runs again on a store that has it all, and (--naive) as twelve independent jobs that each train and prune for
+themselves.
+
+    python -m benchmarks.sweep_overhead [--rounds 3] [--naive] [OVERRIDE …]
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# As little latency as there is: it is measured for as long as one says, on both sides of no comparison.
+QUICK = ["benchmark.seconds=0.1", "benchmark.operators=false", "benchmark.instances=1", "benchmark.rounds=2"]
+GRID = [(p, q) for p in ("none", "p1", "p2") for q in ("none", "drq", "fiq", "f16")]
+
+BARE = """
+import logging, sys, tempfile
+from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from src import audit, backend, run, stages
+from src.config import load
+from src.evaluate import predict
+
+logging.basicConfig(level=logging.INFO)
+folder = Path(tempfile.mkdtemp())
+configs = {}
+with initialize_config_dir(str(run.CONF), version_base="1.3"):
+    for prune in ("none", "p1", "p2"):
+        for quant in ("none", "drq", "fiq", "f16"):
+            composed = compose("config", [*sys.argv[1:], f"prune={prune}", f"quant={quant}"], return_hydra_config=True)
+            choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+            task_only = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+            plain = OmegaConf.to_container(task_only, resolve=True)
+            configs[prune, quant] = load(plain, choices)
+backend.prepare()
+made = {}
+for (prune, quant), config in configs.items():
+    task = stages._task(config)
+    if "none" not in made:
+        made["none"] = folder / "none.h5"
+        data, model = task.dataset, config.model
+        build = lambda: model.function(model.settings, data.shape, len(data.classes))
+        config.train.function(config.train.settings, build, task, made["none"])
+    if prune not in made:
+        made[prune] = folder / f"{prune}.h5"
+        (step,) = config.transforms
+        step.function(step.settings, made["none"], task, made[prune])
+    artifact = folder / f"{prune}-{quant}.tflite"
+    artifact.write_bytes(config.quant.function(config.quant.settings, made[prune], task).content)
+    with ThreadPoolExecutor(1) as aside:
+        auditing = aside.submit(audit.audit, artifact, attribute=True)
+        for split in data.splits().values():
+            predict(artifact, split, task.preprocess, threads=stages.cores(), logits=task.logits)
+        auditing.result()
+"""
+
+
+def seconds(folder: Path, *command: str) -> float:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *command], cwd=folder, env=environment, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--naive", action="store_true", help="twelve independent jobs as well")
+    parser.add_argument("overrides", nargs="*", default=["experiment=smoke"])
+    arguments = parser.parse_args()
+    overrides = arguments.overrides or ["experiment=smoke"]
+    product, bare, again = [], [], []
+    for number in range(arguments.rounds):
+        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+            bare.append(seconds(Path(other), "-c", BARE, *overrides))
+            product.append(seconds(Path(one), "-m", "src.run", "-m", *overrides, *QUICK))
+            again.append(seconds(Path(one), "-m", "src.run", "-m", *overrides, *QUICK))
+        print(
+            f"round {number + 1}: sweep {product[-1]:6.1f} s  bare script {bare[-1]:6.1f} s  "
+            f"ratio {product[-1] / bare[-1]:.3f}  again {again[-1]:5.1f} s: {again[-1] / product[-1]:.3f} of it",
+            flush=True,
+        )
+    ratios = [p / b for p, b in zip(product, bare, strict=True)]
+    repeats = [a / p for a, p in zip(again, product, strict=True)]
+    print(f"median: {statistics.median(ratios):.3f} of the bare script; again {statistics.median(repeats):.3f}")
+    if arguments.naive:
+        total = 0.0
+        for prune, quant in GRID:
+            with tempfile.TemporaryDirectory() as alone:
+                total += seconds(Path(alone), "-m", "src.run", *overrides, *QUICK, f"prune={prune}", f"quant={quant}")
+        sweep = statistics.median(product)
+        print(f"twelve independent jobs: {total:.1f} s, {total / sweep:.2f} times the sweep's {sweep:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What the sweep itself costs: 20 models x 10 policies x 8 schemes whose stages do nothing, through the real sweeper
+and a real store. Prints milliseconds per variant of planning, of tracking and of closing, for growing sweeps.
+
+    python -m benchmarks.sweep_scale [--sizes 100,400,1600]
+"""
+
+import argparse
+import itertools
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import chdir
+from pathlib import Path
+
+import numpy as np
+from hydra import initialize_config_dir
+
+from src import compare, plan, run, sweep
+from src.evaluate import Predictions
+from src.tracking import AUDIT, CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
+
+POLICIES, SCHEMES = 10, 8
+IMAGES = 1000
+
+# A real file that a real interpreter runs: closing loads and times what the sweep recorded.
+TINY = """
+import sys, tensorflow as tf
+image = tf.TensorSpec([1, 8, 8, 1])
+model = tf.function(lambda x: tf.nn.softmax(tf.reshape(x, [-1, 64])[:, :10]), input_signature=[image])
+converter = tf.lite.TFLiteConverter.from_concrete_functions([model.get_concrete_function()])
+open(sys.argv[1], "wb").write(converter.convert())
+"""
+
+
+def recorded(tiny: Path, spent: dict[str, float]) -> sweep.Launch:
+    """Records each job as a real one would, without doing it."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, IMAGES)
+    scores = np.full(IMAGES, 0.9, np.float32)
+
+    def launch(jobs: Sequence[plan.Job], parent: str) -> list[sweep.Outcome]:
+        started = time.perf_counter()
+        store = Store(jobs[0].variant.config.tracking)
+        outcomes = []
+        with tempfile.TemporaryDirectory() as scratch:
+            for job in jobs:
+                kind = "variant" if job.is_variant else "stage"
+                tags = {"stage": job.stage.group, "key": job.stage.key}
+                tags |= {"variant": job.variant.name} if job.is_variant else {}
+                params = {"model": job.variant.config.model.name, "seed": job.variant.config.seed}
+                with (
+                    store.alone(job.stage.key),
+                    store.run(kind, job.title, tags=tags, params=params, parent=parent) as i,
+                ):
+                    if job.is_variant:
+                        for split in ("train", "validation", "test"):
+                            predicted = np.where(rng.random(IMAGES) < 0.9, labels, 0).astype(np.int32)
+                            file = Path(scratch) / Path(predictions_path(split)).name
+                            Predictions(labels, predicted, scores, scores).save(file)
+                            store.keep(i, file, str(Path(predictions_path(split)).parent))
+                        file = Path(scratch) / Path(artifact_path(job.variant.name)).name
+                        file.write_bytes(tiny.read_bytes())
+                        store.log(i, metrics=dict.fromkeys(MEASURED, 0.5), tags={"digest": sha256(file)})
+                        store.keep(i, file, str(Path(artifact_path(job.variant.name)).parent))
+                        store.keep_text(i, '{"layers": []}', AUDIT)
+                    else:
+                        file = Path(scratch) / Path(CHECKPOINT).name
+                        file.write_bytes(b"checkpoint")
+                        store.log(i, metrics={"validation_accuracy": 0.9}, tags={"digest": sha256(file)})
+                        store.keep(i, file, str(Path(CHECKPOINT).parent))
+                    store.keep_text(i, job.variant.config.text, "config.yaml")
+                outcomes.append(sweep.Outcome(i))
+        spent["tracking"] += time.perf_counter() - started
+        return outcomes
+
+    return launch
+
+
+def measure(models: int, tiny: Path) -> dict[str, float]:
+    """Seconds of planning, tracking and closing of a sweep of `models` x 10 x 8 variants."""
+    policies = ["prune=none"] + [f"prune=magnitude prune.final_sparsity={0.05 * i:.2f}" for i in range(1, POLICIES)]
+    schemes = ["quant=none", "quant=drq", "quant=f16"]
+    schemes += [f"quant=fiq quant.representative_images={10 * i}" for i in range(1, SCHEMES - 2)]
+    seeds = [f"seed={i}" for i in range(models)]
+    overrides = [" ".join(parts).split() for parts in itertools.product(seeds, policies, schemes)]
+    spent = {"planning": 0.0, "tracking": 0.0, "closing": 0.0, "latency (its own budget)": 0.0}
+
+    def timed(module: object, name: str, row: str) -> None:
+        real = getattr(module, name)
+
+        def call(*arguments: object, **named: object) -> object:
+            started = time.perf_counter()
+            try:
+                return real(*arguments, **named)
+            finally:
+                spent[row] += time.perf_counter() - started
+
+        setattr(module, name, call)
+
+    for module, name, row in (
+        (plan, "expand", "planning"),
+        (plan, "make", "planning"),
+        (compare, "close", "closing"),
+        (compare.benchmark, "measure", "latency (its own budget)"),
+    ):
+        timed(module, name, row)
+    settings = ["benchmark.seconds=1", "benchmark.operators=false", "benchmark.rounds=2", "benchmark.instances=1"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        chdir(folder),
+        initialize_config_dir(str(run.CONF), version_base="1.3"),
+    ):
+        sweep.run([[*o, *settings] for o in overrides], run._composer([]), recorded(tiny, spent), command="scale")
+    spent["closing"] -= spent["latency (its own budget)"]
+    return spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="160,800,1600", help="numbers of variants, multiples of 80")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--tiny", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        logging.disable(logging.WARNING)
+        spent = measure(arguments.one // (POLICIES * SCHEMES), arguments.tiny)
+        per_variant = {name: 1000 * seconds / arguments.one for name, seconds in spent.items()}
+        own = sum(ms for name, ms in per_variant.items() if "budget" not in name)
+        columns = "  ".join(f"{name} {ms:6.1f}" for name, ms in per_variant.items() if "budget" not in name)
+        print(f"{arguments.one:5d} variants: {columns}  together {own:6.1f} ms per variant", flush=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        tiny = Path(folder) / "tiny.tflite"
+        subprocess.run([sys.executable, "-c", TINY, str(tiny)], check=True, capture_output=True)
+        for size in arguments.sizes.split(","):
+            command = [sys.executable, "-m", "benchmarks.sweep_scale", "--one", size, "--tiny", str(tiny)]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            print(next(line for line in output.splitlines() if "together" in line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
