@@ -8,7 +8,7 @@ comma  := ,
 STAMP  := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test lint format ui clean lock
+.PHONY: help setup sweep pick export verify test lint format ui clean lock
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,15 @@ $(STAMP): requirements.lock pyproject.toml
 
 sweep: $(STAMP)  ## the twelve variants on the embedded default (ARGS="data=image_folder data.path=DIR" for others)
 	$(BIN)/python -m src.run -m $(ARGS)
+
+pick: $(STAMP)  ## choose a variant of the latest sweep and register it (ARGS="max_drop=0.02 minimize=latency")
+	$(BIN)/python -m src.pick $(ARGS)
+
+export: $(STAMP)  ## the champion as a folder for a device team (ARGS="to=DIR")
+	$(BIN)/python -m src.export $(ARGS)
+
+verify: $(STAMP)  ## whether the latest sweep's numbers hold (ARGS="latency=true")
+	$(BIN)/python -m src.verify $(ARGS)
 
 test: $(STAMP)  ## the tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)

@@ -8,12 +8,14 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
 import socket
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +51,7 @@ SPLITS = ("train", "validation", "test")
 CHECKPOINT = "checkpoint/model.h5"
 AUDIT = "audit.json"
 LOCAL_UI = "http://localhost:5000"
+PYFUNC = "pyfunc"
 
 
 def artifact_path(variant: str) -> str:
@@ -254,6 +257,52 @@ class Store:
             self.log(run_id, metrics={name: record.metrics[name] for name in MEASURED})
         return run_id
 
+    # --- The model registry ---
+
+    def register(
+        self, record: Record, name: str, alias: str, data: Path, code: Path, requirements: Sequence[str], **about: str
+    ) -> str:
+        """A version of the registered model `name` that holds the run's artifact as a pyfunc model; `alias` is set on
+        it. Gives its number. A run that is a version already is not registered twice.
+
+        `data` and `code` are as `src.serving.prepare` makes them; `about` are `example` (an image as base64),
+        `description` and `module`.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        known = self.client.search_model_versions(f"name = '{name}' and run_id = '{record.run_id}'")
+        if known:
+            version = known[0].version
+        else:
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(scratch) / PYFUNC
+                _save_pyfunc(folder, data, code, requirements, about["module"], about["example"])
+                self.client.log_artifacts(record.run_id, str(folder), PYFUNC)
+            source = f"{self.client.get_run(record.run_id).info.artifact_uri}/{PYFUNC}"
+            tags = {"variant": record.tags["variant"], "digest": record.tags["digest"]}
+            made = self.client.create_model_version(
+                name, source, record.run_id, tags=tags, description=about["description"]
+            )
+            version = made.version
+        self.client.set_registered_model_alias(name, alias, version)
+        return str(version)
+
+    def registered(self, name: str, alias: str) -> str | None:
+        """The id of the run that the version of `name` with `alias` came from."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version_by_alias(name, alias).run_id
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+
     # --- Reading ---
 
     def finished(self, kind: str, keys: Iterable[str], sweep: str | None = None) -> dict[str, Record]:
@@ -340,6 +389,38 @@ def store_exists(tracking: Tracking) -> bool:
     """Whether opening the store would not create it."""
     path = _sqlite_path(tracking.uri)
     return path is None or path.exists()
+
+
+def _save_pyfunc(folder: Path, data: Path, code: Path, requirements: Sequence[str], module: str, example: str) -> None:
+    """A model in MLflow's format whose code is `code` and which `module` loads from `data`."""
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import AnyType, ColSpec, DataType, Map, Schema
+
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), "image")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "label"),
+                ColSpec(DataType.double, "score"),
+                ColSpec(Map(DataType.double), "scores"),
+            ]
+        ),
+    )
+    # An image may be an array, a file's bytes or their base64: MLflow 3 has no type for that, and would make tables of
+    # arrays. This hands over what it is given; the model checks it.
+    signature._is_signature_from_type_hint = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module=module,
+            data_path=str(data),
+            code_paths=[str(code)],
+            signature=signature,
+            input_example=[example],
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", *requirements)],
+        )
 
 
 def sha256(file: Path) -> str:

@@ -2,6 +2,7 @@
 differences, and the report."""
 
 import datetime
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from src.compare.effects import damaged, effects
 from src.config import Benchmark, Compare, Config, plain
 from src.evaluate import Predictions
 from src.progress import Progress
+from src.recorded import COMPARISON, PREPROCESSING
 from src.report import figures
 from src.report.page import page, sentence
 from src.tracking import AUDIT, LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
@@ -52,9 +54,13 @@ def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, j
     rows = [row for comparison in comparisons for row in comparison.rows]
     store.describe(parent, "\n\n".join([*(f"**{_sentence(c, judged)}**" for c in comparisons), _table(rows, judged)]))
     store.keep_text(parent, report.as_csv(rows), "comparison.csv")
-    measured = {"compare": plain(judged), "latency": [plain(c.latency) if c.latency else {} for c in comparisons]}
-    store.keep_text(parent, report.as_json(rows, measured), "comparison.json")
     sweep = _sweep(entries, comparisons, store, parent, judged)
+    measured = {
+        "facts": sweep.facts,
+        "compare": plain(judged),
+        "latency": [plain(c.latency) if c.latency else {} for c in comparisons],
+    }
+    store.keep_text(parent, report.as_json(rows, measured), COMPARISON)
     folder = _publish(sweep, store, parent)
     console = Console(soft_wrap=False, highlight=False)
     report.print_table(rows, console, judged.confidence)
@@ -104,6 +110,8 @@ def _training(entries: Sequence[Entry], store: Store, how: Benchmark, judged: Co
         tags |= {"error": row.failed} if row.failed else {}
         store.log(record.run_id, metrics=new, tags=tags)
         store.describe(record.run_id, _description(row))
+        how = conditions.preprocessing(config, data, test[name])
+        store.keep_text(record.run_id, json.dumps(how, indent=1, ensure_ascii=False), PREPROCESSING)
     made_of: dict[tuple[str, str], str] = {}
     for entry in entries:
         if entry.name in test:

@@ -164,6 +164,7 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
         record["worst_class"] = row.worst_class[0] if row.worst_class else None
         record["verdict"] = row.verdict.call if row.verdict else None
         record["needs_images"] = row.verdict.needs_images if row.verdict else None
+        record |= {key: getattr(row, key) for key in ("no_difference", "is_baseline")}
         record |= {key: getattr(row, key) for key in ("failed", "run_id", "reused_from", "digest")}
         flat.append(record)
     return flat

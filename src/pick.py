@@ -1,0 +1,210 @@
+"""`python -m src.pick`: chooses a variant on the validation split, reports it on the test split, and registers it."""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass as schema
+
+from src import command, recorded, serving
+from src.config import STRICT, Tracking
+from src.report.numbers import interval, percent, points, size, three, times
+from src.stats import Interval
+
+USAGE = """\
+Usage: python -m src.pick [KEY=VALUE …]
+
+Chooses the variant to ship: the least of what `minimize` names among those
+whose drop in accuracy on the validation split is sure to be within `max_drop`.
+The choice looks at the validation split only; what it costs is then reported
+on the test split. The chosen one becomes a version of the registered model
+`name`, with the alias `champion`: mlflow.pyfunc loads it, `mlflow models
+serve` serves it.
+
+Examples
+  python -m src.pick
+      the smallest variant of the latest sweep that loses at most a point
+  python -m src.pick minimize=latency max_drop=0.02 max_gzip=2MB
+      the fastest below 2 MB, where two points would be bearable
+  python -m src.pick sweep=sweep-20260101-120000 risk=point register=false
+      by the point estimate, as if there were no uncertainty; registers nothing
+
+Exit codes: 0 chosen, 1 none qualifies, 2 something in the command can't be used.
+
+Settings
+"""
+
+MINIMIZE = {"gzip_bytes": "gzip_bytes", "latency": "latency_ms_median", "tflite_bytes": "tflite_bytes"}
+UNITS = {"": 1, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _to_bytes(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", value)
+    units = {unit.lower(): factor for unit, factor in UNITS.items()}
+    if not match or match[2].lower() not in units:
+        raise ValueError(f"got {value}, takes bytes, such as 2MB, 500kB or 1.5MiB")
+    return float(match[1]) * units[match[2].lower()]
+
+
+@schema(frozen=True, config=STRICT)
+class Settings:
+    """Of `src.pick`."""
+
+    tracking: Tracking
+    sweep: Annotated[str, Field(min_length=1, description="latest, a sweep's name or its run id")] = "latest"
+    max_drop: Annotated[float, Field(ge=0, lt=1, description="of accuracy; 0.01 is a point")] = 0.01
+    minimize: Annotated[
+        Literal["gzip_bytes", "latency", "tflite_bytes"], Field(description="or latency, tflite_bytes")
+    ] = "gzip_bytes"
+    risk: Annotated[
+        Literal["interval", "point"], Field(description="max_drop bounds the interval's upper end, or the estimate")
+    ] = "interval"
+    max_gzip: Annotated[
+        Annotated[float, Field(gt=0)] | None, BeforeValidator(_to_bytes), Field(description="gzip bytes, such as 2MB")
+    ] = None
+    max_latency_ms: Annotated[float, Field(gt=0, description="median latency, milliseconds")] | None = None
+    partial: Annotated[bool, Field(description="choose among what there is if a part of the sweep failed")] = False
+    register: Annotated[bool, Field(description="false only says what would be chosen")] = True
+    name: Annotated[str, Field(description="of the registered model; the experiment's if not given")] = ""
+    alias: Annotated[str, Field(min_length=1, description="of the version that is registered")] = "champion"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant and why it can't be chosen: for each constraint that fails, what and by how much."""
+
+    row: dict[str, Any]
+    refused: tuple[str, ...]
+    excess: float
+
+    @property
+    def label(self) -> str:
+        return f"{self.row['training']} {self.row['variant']}".strip()
+
+
+def candidates(rows: Sequence[dict[str, Any]], wanted: Settings) -> list[Candidate]:
+    """Every variant but the dense baselines, those that qualify first, by what is minimized; then by how little they
+    fail."""
+    found = [Candidate(row, *_refused(row, wanted)) for row in rows if not row["is_baseline"]]
+    minimized = MINIMIZE[wanted.minimize]
+    return sorted(found, key=lambda c: (bool(c.refused), c.excess, c.row.get(minimized) or 0, c.row["gzip_bytes"] or 0))
+
+
+def _refused(row: dict[str, Any], wanted: Settings) -> tuple[tuple[str, ...], float]:
+    """Why not, and the largest factor by which a constraint is exceeded."""
+    if row["failed"]:
+        return (row["failed"],), float("inf")
+    if row.get("validation_accuracy_drop") is None:
+        return ("was not compared on the validation split",), float("inf")
+    reasons, excess = [], 0.0
+    drop = _drop(row, "validation")
+    worst = drop.high if wanted.risk == "interval" else drop.estimate
+    if worst > wanted.max_drop:
+        over = 100 * (worst - wanted.max_drop)
+        what = "may drop up to" if wanted.risk == "interval" else "drops"
+        reasons.append(f"{what} {100 * worst:.1f} points: {over:.1f} above max_drop")
+        excess = max(excess, worst / wanted.max_drop if wanted.max_drop else float("inf"))
+    limits = (
+        ("gzip_bytes", wanted.max_gzip, "max_gzip", size),
+        ("latency_ms_median", wanted.max_latency_ms, "max_latency_ms", lambda ms: f"{three(ms)} ms"),
+    )
+    for name, most, setting, show in limits:
+        value = row.get(name)
+        if most is not None and value is None:
+            reasons.append(f"has no {name}")
+            excess = float("inf")
+        elif most is not None and value is not None and value > most:
+            reasons.append(f"{show(value)}: {show(value - most)} above {setting}")
+            excess = max(excess, value / most)
+    if row.get(MINIMIZE[wanted.minimize]) is None and not reasons:
+        return (f"has no {MINIMIZE[wanted.minimize]}",), float("inf")
+    return tuple(reasons), excess
+
+
+def _drop(row: dict[str, Any], split: str) -> Interval:
+    name = f"{split}_accuracy_drop"
+    return Interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def pick(wanted: Settings) -> None:
+    """Raises `Refused` if none qualifies."""
+    store = recorded.open_store(wanted.tracking)
+    sweep = recorded.find_sweep(store, wanted.sweep, wanted.partial)
+    found = candidates(sweep.variants, wanted)
+    if not found:
+        raise command.Refused(f"{sweep.run.name} has nothing but the dense baseline")
+    for line in _why_not(found, wanted):
+        print(line)
+    chosen = found[0]
+    if chosen.refused:
+        raise command.Refused(f"none of {len(found)} qualifies; nearest is {chosen.label}: {'; '.join(chosen.refused)}")
+    for row in sweep.variants:
+        if row["digest"] == chosen.row["digest"] and row["variant"] != chosen.row["variant"]:
+            print(f"note: {row['variant']} is the same file to the byte")
+    print("\n".join(_reported(chosen, sweep.run.name, wanted)))
+    if not wanted.register:
+        return
+    record = store.get(chosen.row["run_id"])
+    file = recorded.artifact(store, record)
+    name, how = wanted.name or wanted.tracking.experiment, recorded.preprocessing(store, record)
+    with tempfile.TemporaryDirectory() as scratch:
+        data, code = serving.prepare(file, how, Path(scratch))
+        version = store.register(
+            record,
+            name,
+            wanted.alias,
+            data,
+            code,
+            serving.REQUIREMENTS,
+            module=serving.__name__,
+            example=how["example"],
+            description="\n\n".join(_reported(chosen, sweep.run.name, wanted)),
+        )
+    print(f"registered  {name}, version {version}, alias {wanted.alias}")
+    print(f"serve       MLFLOW_TRACKING_URI={store.uri} mlflow models serve -m models:/{name}@{wanted.alias}")
+    print("export      python -m src.export")
+
+
+def _why_not(found: Sequence[Candidate], wanted: Settings) -> list[str]:
+    minimized = MINIMIZE[wanted.minimize]
+    best = found[0].row.get(minimized)
+    show = (lambda value: f"{three(value)} ms") if wanted.minimize == "latency" else size
+    width = max(len(candidate.label) for candidate in found)
+    lines = ["not chosen"] if len(found) > 1 else []
+    for candidate in found[1:]:
+        why = "; ".join(candidate.refused)
+        if not why:
+            value = candidate.row[minimized]
+            same = value == best
+            why = "as good; the other comes first by gzip bytes" if same else f"{show(value)}, not {show(best)}"
+        lines.append(f"  {candidate.label:<{width}}  {why}")
+    return lines
+
+
+def _reported(chosen: Candidate, sweep: str, wanted: Settings) -> list[str]:
+    row = chosen.row
+    validation, test = _drop(row, "validation"), _drop(row, "test")
+    faster = "no latency was measured"
+    if row.get("latency_ms_median") is not None:
+        claimed = "no difference in latency" if row["no_difference"] else f"{times(row['speedup'])} × as fast"
+        faster = f"{claimed}, median {three(row['latency_ms_median'])} ms"
+    return [
+        f"chosen      {chosen.label} of {sweep}",
+        f"validation  drop {points(validation.estimate)} {interval(validation)} points; allowed "
+        f"{points(wanted.max_drop)} ({'upper end' if wanted.risk == 'interval' else 'estimate'})",
+        f"test        accuracy {percent(row['test_accuracy'], 2)} %, drop {points(test.estimate)} {interval(test)} "
+        f"points: {row['verdict']}",
+        f"size        {size(row['gzip_bytes'])} gzip, {times(1 / row['gzip_ratio'])} × smaller; "
+        f"{size(row['tflite_bytes'])} as it is",
+        f"latency     {faster}",
+    ]
+
+
+if __name__ == "__main__":
+    command.main(USAGE, Settings, pick)

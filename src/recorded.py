@@ -1,0 +1,94 @@
+"""What a finished sweep recorded, as the commands that come after it read it: sweep, rows, predictions, artifacts."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.config import Tracking, UserError
+from src.tracking import Damaged, Record, Store, artifact_path
+
+COMPARISON = "comparison.json"
+PREPROCESSING = "preprocessing.json"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's parent run and its `comparison.json`: `variants` is one flat dict of metrics per variant."""
+
+    run: Record
+    variants: tuple[dict[str, Any], ...]
+    conditions: dict[str, Any]
+
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        return [row for row in self.variants if row["run_id"] and row.get("test_accuracy") is not None]
+
+
+def open_store(tracking: Tracking) -> Store:
+    """Raises `UserError` where there is none: these commands read, and make no empty one."""
+    path = tracking.uri.removeprefix("sqlite:///")
+    if path != tracking.uri and not Path(path).exists():
+        raise UserError(f"tracking.uri={tracking.uri}: no such store; `make sweep` makes one")
+    return Store(tracking)
+
+
+def find_sweep(store: Store, wanted: str, partial: bool = False, key: str = "sweep") -> Sweep:
+    """`wanted` is `latest`, the name of a sweep or the id of its parent run.
+
+    Raises `UserError` for a sweep that there is not, that still runs, or of which a part failed, unless `partial` takes
+    what there is.
+    """
+    sweeps = store.search("tags.kind = 'sweep'")
+    if not sweeps:
+        raise UserError(f"{key}={wanted}: no sweep in {store.uri}; `make sweep` runs one")
+    chosen = [s for s in sweeps if wanted in (s.run_id, s.name)] if wanted != "latest" else sweeps
+    if not chosen:
+        raise UserError(f"{key}={wanted}: no such sweep; takes latest or one of {_some(s.name for s in sweeps)}")
+    run = chosen[0]
+    if run.status == "RUNNING":
+        raise UserError(f"{key}={wanted}: {run.name} is still running; takes one that is over")
+    found = store.json(run.run_id, COMPARISON)
+    if run.status != "FINISHED" and not (partial and found):
+        failed = [f"{row['variant']}: {row['failed']}" for row in found.get("variants", []) if row.get("failed")]
+        why = failed[0] if failed else run.tags.get("error", "it was interrupted")
+        can = "; partial=true takes what there is" if found else "; takes one that is whole"
+        raise UserError(f"{key}={wanted}: {run.name} is {run.status} ({why}){can}")
+    if not found:
+        raise UserError(f"{key}={wanted}: {run.name} has no {COMPARISON}; takes one that is whole")
+    return Sweep(run, tuple(found["variants"]), found["conditions"])
+
+
+def find_variant(store: Store, run_id: str, key: str = "run") -> Record:
+    """Raises `UserError` where there is no such run of a variant that is FINISHED."""
+    if not re.fullmatch(r"[0-9a-f]{32}", run_id):
+        raise UserError(f"{key}={run_id}: takes the id of a variant's run, 32 hexadecimal digits")
+    records = store.search(f"attributes.run_id = '{run_id}'", 1)
+    if not records or records[0].tags.get("kind") != "variant":
+        what = f"is the run of a {records[0].tags.get('kind')}" if records else "no such run"
+        raise UserError(f"{key}={run_id}: {what}; takes the id of a variant's run")
+    if records[0].status != "FINISHED":
+        raise UserError(f"{key}={run_id}: is {records[0].status}; takes a run that is FINISHED")
+    return records[0]
+
+
+def artifact(store: Store, record: Record) -> Path:
+    """The variant's `.tflite`. Raises `UserError` where it is not what was recorded."""
+    try:
+        return store.file(record.run_id, artifact_path(record.tags["variant"]), record.tags["digest"])
+    except Damaged as error:
+        raise UserError(str(error)) from None
+
+
+def preprocessing(store: Store, record: Record) -> dict[str, Any]:
+    """What turns a user's image into the artifact's input, and its outputs into labels."""
+    found = store.json(record.run_id, PREPROCESSING)
+    if not found:
+        raise UserError(f"run {record.run_id}: has no {PREPROCESSING}; takes a run of a sweep that was closed")
+    return found
+
+
+def _some(names: Any, most: int = 4) -> str:
+    listed: Sequence[str] = list(names)
+    return ", ".join(listed[:most]) + (", …" if len(listed) > most else "")
