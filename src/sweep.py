@@ -165,6 +165,12 @@ class _Watch:
 
     def __init__(self, store: Store, parent: str, jobs: Sequence[Job]) -> None:
         self.store, self.parent, self.jobs = store, parent, jobs
+        # Until a stage has run here once, an epoch of training counts as much as a variant.
+        self.weights = {
+            job.variant.name if job.is_variant else job.stage.name: job.seconds
+            or getattr(job.stage.step.settings, "epochs", 1)
+            for job in jobs
+        }
         self.over = threading.Event()
         self.started = time.monotonic()
         self.thread = threading.Thread(target=self._look, daemon=True)
@@ -188,5 +194,6 @@ class _Watch:
             if names == said or not done or self.over.is_set():
                 continue
             said, elapsed = names, time.monotonic() - self.started
-            left = elapsed / len(done) * (len(self.jobs) - len(done))
+            finished = sum(self.weights.get(name, 1) for name in done)
+            left = elapsed / finished * (sum(self.weights.values()) - finished)
             log.info("%s; %s so far, about %s left", names, plan.duration(elapsed), plan.duration(left))
