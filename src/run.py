@@ -95,11 +95,12 @@ def _instructions(job: Job, parent_run: str, parallel: int) -> list[str]:
 
 
 def _parallel(config: DictConfig) -> int:
-    """How many jobs the launcher does at a time on this machine: what its `n_jobs` says, as joblib reads it."""
-    jobs = OmegaConf.select(config, "hydra.launcher.n_jobs")
-    if jobs is None:
-        return 1
-    return jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
+    """How many jobs the launcher does at a time on a machine: joblib by its `n_jobs`, Ray by the CPUs of a task."""
+    cores = os.cpu_count() or 1
+    if OmegaConf.select(config, "hydra.launcher.ray") is not None:
+        return max(1, int(cores // (OmegaConf.select(config, "hydra.launcher.ray.remote.num_cpus") or 1)))
+    jobs = OmegaConf.select(config, "hydra.launcher.n_jobs") or 1
+    return jobs if jobs > 0 else max(1, cores + 1 + jobs)
 
 
 def _outcome(returned: JobReturn) -> sweep.Outcome:
