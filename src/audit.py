@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,6 +136,8 @@ def audit(path: Path, attribute: bool = False, compressors: Sequence[str] = ()) 
     unknown = [name for name in compressors if name not in COMPRESSORS]
     if unknown:
         raise UserError(f"audit.compressors={unknown[0]}: takes of {', '.join(COMPRESSORS)}")
+    if "zstd" in compressors and find_spec("zstandard") is None:
+        raise UserError("audit.compressors=zstd: takes the package zstandard (the extra `zstd`)")
     data = _mapped(path)
     with ThreadPoolExecutor(2) as threads:
         whole = threads.submit(gzip_bytes, data)
@@ -197,10 +200,8 @@ def _xz_bytes(data: Any) -> int:
 
 
 def _zstd_bytes(data: Any) -> int:
-    try:
-        import zstandard  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        raise UserError("audit.compressors=zstd: takes the package zstandard (the extra `zstd`)") from None
+    import zstandard  # type: ignore[import-not-found,unused-ignore]
+
     return len(zstandard.ZstdCompressor(level=19).compress(data))
 
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -257,7 +256,8 @@ def test_an_interrupt_ends_the_command_and_its_child_without_a_traceback(place: 
         command, cwd=place.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    time.sleep(3)  # into the rounds; nothing is claimed of how long they take
+    assert process.stderr is not None
+    process.stderr.readline()  # progress: it is at work
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to all of the group
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130

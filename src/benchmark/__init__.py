@@ -412,6 +412,8 @@ def _ask(action: str, patience_seconds: float, **request: Any) -> dict[str, Any]
     finally:
         process.kill()
         process.wait()
+    if process.returncode == -signal.SIGKILL:
+        return {"error": "was killed (SIGKILL), probably for want of memory"}
     if process.returncode < 0:
         return {"error": f"crashes the interpreter ({signal.Signals(-process.returncode).name})"}
     if process.returncode:

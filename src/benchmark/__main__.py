@@ -120,13 +120,13 @@ def progress() -> Iterator[Tell]:
     """A bar on a terminal, a line now and then elsewhere; on stderr, so that the table can go into a file."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        said = time.monotonic()
+        due = time.monotonic() + 2
 
         def line(share: float, what: str) -> None:
-            nonlocal said
-            if share < 1 and time.monotonic() - said > 5:
-                said = time.monotonic()
-                print(f"{share:4.0%} {what}", file=sys.stderr)
+            nonlocal due
+            if share < 1 and time.monotonic() > due:
+                due = time.monotonic() + 5
+                print(f"{share:4.0%} {what}", file=sys.stderr, flush=True)
 
         yield line
         return
