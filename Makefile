@@ -1,7 +1,7 @@
 # `make` alone lists what there is.
 PYTHON ?= python3
-EXTRAS ?= dev
 VENV   := .venv
+EXTRAS ?= $(shell cat $(VENV)/extras 2>/dev/null || echo dev)
 BIN    := $(VENV)/bin
 ARGS   ?=
 comma  := ,
@@ -16,8 +16,9 @@ help:  ## this list
 setup: $(STAMP)  ## make .venv from the lock (EXTRAS=dev,gpu for CUDA; also joblib, ray, submitit, tfds, postgres)
 
 # The stamp is written when the environment is whole.
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock
 	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(EXTRAS)"
+	@echo "$(EXTRAS)" >$(VENV)/extras
 	@touch $@
 
 sweep: $(STAMP)  ## the twelve variants on the embedded default (ARGS="data=image_folder data.path=DIR" for others)
