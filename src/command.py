@@ -1,6 +1,7 @@
 """What the commands beside `src.run` share: `key=value` settings checked by a schema, help, one-line errors."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from src.config import Tracking, UserError, check
+from src.tracking import reason
 
 TRACKING = Path(__file__).resolve().parent.parent / "conf/tracking/local.yaml"
 RETRY_SECONDS = 5  # a person waits for the answer
@@ -41,8 +43,12 @@ def main(usage: str, schema: Any, work: Callable[[Any], None], bare: str | None 
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Refused as error:
-        if str(error):
-            print(error, file=sys.stderr)
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"error: {reason(error)} (HYDRA_FULL_ERROR=1 shows the traceback)", file=sys.stderr)
         sys.exit(1)
 
 

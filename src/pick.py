@@ -167,13 +167,16 @@ def pick(wanted: Settings) -> None:
             description="\n\n".join(_reported(chosen, sweep.run.name, wanted)),
         )
     print(f"registered  {name}, version {version}, alias {wanted.alias}")
-    print(f"serve       MLFLOW_TRACKING_URI={store.uri} mlflow models serve -m models:/{name}@{wanted.alias}")
+    print(
+        f"serve       MLFLOW_TRACKING_URI={store.uri} mlflow models serve --env-manager local -m "
+        f"models:/{name}@{wanted.alias}"
+    )
     print("export      python -m src.export")
 
 
 def _why_not(found: Sequence[Candidate], wanted: Settings) -> list[str]:
     minimized = MINIMIZE[wanted.minimize]
-    best = found[0].row.get(minimized)
+    best: float = found[0].row.get(minimized) or 0.0
     show = (lambda value: f"{three(value)} ms") if wanted.minimize == "latency" else size
     width = max(len(candidate.label) for candidate in found)
     lines = ["not chosen"] if len(found) > 1 else []

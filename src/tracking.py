@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -253,6 +254,7 @@ class Store:
             if sha256(earlier) != record.tags["digest"]:
                 raise Damaged(f"run {record.run_id}: {earlier.name} is not what was recorded (its SHA-256 differs)")
             earlier.rename(whole / artifact_path(variant))
+            shutil.rmtree(whole / PYFUNC, ignore_errors=True)  # what is registered stays with the run that was chosen
             self.client.log_artifacts(run_id, str(whole))
             self.log(run_id, metrics={name: record.metrics[name] for name in MEASURED})
         return run_id
@@ -398,7 +400,7 @@ def _save_pyfunc(folder: Path, data: Path, code: Path, requirements: Sequence[st
     from mlflow.types.schema import AnyType, ColSpec, DataType, Map, Schema
 
     signature = ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), "image")]),
+        inputs=Schema([ColSpec(AnyType())]),
         outputs=Schema(
             [
                 ColSpec(DataType.string, "label"),
@@ -410,6 +412,7 @@ def _save_pyfunc(folder: Path, data: Path, code: Path, requirements: Sequence[st
     # An image may be an array, a file's bytes or their base64: MLflow 3 has no type for that, and would make tables of
     # arrays. This hands over what it is given; the model checks it.
     signature._is_signature_from_type_hint = True
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mlflow.pyfunc.save_model(

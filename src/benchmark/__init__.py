@@ -165,7 +165,7 @@ def measure(
         config=config,
         host=Host(
             hostname=platform.node(),
-            cpu=_cpu_model(),
+            cpu=cpu_model(),
             cores=os.cpu_count() or 1,
             runtime=f"LiteRT {version('ai-edge-litert')}",
             load_before=load_before,
@@ -425,7 +425,7 @@ def _ask(action: str, patience_seconds: float, **request: Any) -> dict[str, Any]
 # --- The host --------------------------------------------------------------------------------------------------
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

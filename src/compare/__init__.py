@@ -91,7 +91,8 @@ def _training(entries: Sequence[Entry], store: Store, how: Benchmark, judged: Co
         return report.Comparison(training, tuple(report.ordered(list(rows.values()))), settings=config.text)
     data = stages.dataset(config)
     test = {name: _predictions(record, "test", store) for name, record in records.items()}
-    rows = _judge(rows, records, baseline, test, data.classes, store, judged)
+    validation = {name: _predictions(record, "validation", store) for name, record in records.items()}
+    rows = judge(rows, baseline, test, validation, data.classes, judged)
     artifacts = {
         name: store.file(record.run_id, artifact_path(name), record.tags["digest"]) for name, record in records.items()
     }
@@ -110,8 +111,8 @@ def _training(entries: Sequence[Entry], store: Store, how: Benchmark, judged: Co
         tags |= {"error": row.failed} if row.failed else {}
         store.log(record.run_id, metrics=new, tags=tags)
         store.describe(record.run_id, _description(row))
-        how = conditions.preprocessing(config, data, test[name])
-        store.keep_text(record.run_id, json.dumps(how, indent=1, ensure_ascii=False), PREPROCESSING)
+        of_images = conditions.preprocessing(config, data, test[name])
+        store.keep_text(record.run_id, json.dumps(of_images, indent=1, ensure_ascii=False), PREPROCESSING)
     made_of: dict[tuple[str, str], str] = {}
     for entry in entries:
         if entry.name in test:
@@ -150,17 +151,16 @@ def _row(entry: Entry, record: Record | None, store: Store) -> report.Row:
     )
 
 
-def _judge(
+def judge(
     rows: Mapping[str, report.Row],
-    records: Mapping[str, Record],
     baseline: str,
     test: Mapping[str, Predictions],
+    validation: Mapping[str, Predictions],
     classes: Sequence[str],
-    store: Store,
     judged: Compare,
 ) -> dict[str, report.Row]:
-    """Paired on the same images, corrected over the variants of the training."""
-    validation = {name: _predictions(record, "validation", store).correct for name, record in records.items()}
+    """The rows of one training with all that predictions say of each against the baseline, paired on the same images
+    and corrected over the variants."""
     dense, dense_row = test[baseline], rows[baseline]
     paired = {
         name: stats.paired_drop(dense.correct, found.correct, judged.confidence)
@@ -174,7 +174,7 @@ def _judge(
         row = rows[name]
         by_class = stats.class_drops(dense.labels, dense.correct, test[name].correct, judged.confidence)
         worst, worst_drop = next(iter(by_class.items()))
-        selecting = stats.paired_drop(validation[baseline], validation[name], judged.confidence)
+        selecting = stats.paired_drop(validation[baseline].correct, validation[name].correct, judged.confidence)
         against = {
             **_interval("test_accuracy_drop", found.drop),
             **_interval("validation_accuracy_drop", selecting.drop),

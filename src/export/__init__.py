@@ -56,7 +56,11 @@ def card(what: Exported) -> str:
     if worst and "worst_class_drop" in run.metrics:
         worst += f": drop {points(run.metrics['worst_class_drop'])} {interval(_of(run, 'worst_class_drop'))} points"
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(HERE),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("model_card.md.jinja").render(
         variant=run.tags["variant"],

@@ -1,0 +1,269 @@
+"""`python -m src.verify`: whether every number that a sweep recorded holds, by doing it again from the artifacts."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import yaml
+from pydantic import Field
+from pydantic.dataclasses import dataclass as schema
+
+from src import audit, benchmark, command, compare, recorded, report, stages
+from src.config import STRICT, Compare, Config, Tracking, UserError, check, load
+from src.config import Benchmark as BenchmarkSettings
+from src.evaluate import Predictions, predict
+from src.stats import Interval
+from src.tracking import SPLITS, Damaged, Record, Store, artifact_path, predictions_path, sha256
+
+USAGE = """\
+Usage: python -m src.verify [RUN_ID] [KEY=VALUE …]
+
+Loads what was recorded and does it again: checks the digests of the artifacts,
+evaluates them on all three splits, audits them, compares them with the dense
+baseline, and says for every number whether it holds. The same file under two
+names is reported. Latency is measured again only where it is asked for, and
+only on a host of the same kind: then the intervals of each speed-up must meet.
+
+Examples
+  python -m src.verify
+      all variants of the latest sweep
+  python -m src.verify 0123456789abcdef0123456789abcdef
+      one variant, beside its dense baseline
+  python -m src.verify sweep=sweep-20260101-120000 latency=true
+
+Exit codes: 0 all of it holds, 1 some does not, 2 something in the command can't be used.
+
+Settings
+"""
+
+# Sums over many images may be added in another order by another version of numpy.
+TOLERANCE = 1e-9
+
+
+@schema(frozen=True, config=STRICT)
+class Settings:
+    """Of `src.verify`."""
+
+    tracking: Tracking
+    run: Annotated[str, Field(description="id of one variant's run; all of the sweep if not given")] = ""
+    sweep: Annotated[str, Field(min_length=1, description="latest, a sweep's name or its run id")] = "latest"
+    latency: Annotated[bool, Field(description="measure latency again, as it was measured")] = False
+    partial: Annotated[bool, Field(description="verify what there is if a part of the sweep failed")] = False
+
+
+@dataclass(frozen=True)
+class Again:
+    """A variant done again: the artifact, its predictions by split, and what the audit and the evaluation give."""
+
+    artifact: Path
+    predictions: Mapping[str, Predictions]
+    metrics: Mapping[str, float]
+
+
+def verify(wanted: Settings) -> None:
+    """Raises `Refused` if something does not hold."""
+    store = recorded.open_store(wanted.tracking)
+    only = ""
+    if wanted.run:
+        record = recorded.find_variant(store, wanted.run)
+        only, sweep_id = record.run_id, record.tags["mlflow.parentRunId"]
+        sweep = recorded.find_sweep(store, sweep_id, partial=True, key="run")
+    else:
+        sweep = recorded.find_sweep(store, wanted.sweep, wanted.partial)
+    wrong: dict[str, list[str]] = {}
+    held = 0
+    trainings = list(dict.fromkeys(row["training"] for row in sweep.variants))
+    for training, latency in zip(trainings, sweep.conditions["latency"], strict=True):
+        rows = [row for row in sweep.measured if row["training"] == training]
+        if only and only not in {row["run_id"] for row in rows}:
+            continue
+        rows = [row for row in rows if not only or row["run_id"] == only or row["is_baseline"]]
+        records = {row["variant"]: store.get(row["run_id"]) for row in rows}
+        for name, count, problems in _training(rows, records, store, sweep, latency, wanted.latency):
+            label = f"{training} {name}".strip()
+            held += count
+            print(f"{label}: {f'{count} numbers hold' if not problems else 'does not hold'}")
+            for problem in problems:
+                print(f"  {problem}")
+            if problems:
+                wrong[label] = problems
+    for names in _duplicates(sweep):
+        print(f"the same file to the byte under {len(names)} names: {', '.join(names)}")
+        wrong.setdefault(names[0], []).append("duplicate")
+    if wrong:
+        raise command.Refused(f"{sweep.run.name}: {len(wrong)} of {len(sweep.measured)} variants do not hold")
+    print(f"{sweep.run.name}: all {held} numbers hold")
+
+
+def _training(
+    rows: Sequence[Mapping[str, Any]],
+    records: Mapping[str, Record],
+    store: Store,
+    sweep: recorded.Sweep,
+    latency: Mapping[str, Any],
+    time_again: bool,
+) -> Iterator[tuple[str, int, list[str]]]:
+    """Each variant's name, how many numbers of it hold, and what does not, a line each."""
+    digests = {row["digest"]: row["variant"] for row in rows}
+    problems: dict[str, list[str]] = {row["variant"]: [] for row in rows}
+    again: dict[str, Again] = {}
+    for row in rows:
+        name, record = row["variant"], records[row["variant"]]
+        problems[name] += _edited(row, record)
+        damaged = _damaged(row, record, store, digests)
+        problems[name] += damaged
+        if not damaged:
+            done, differing = _again(record, store)
+            again[name] = done
+            problems[name] += differing
+    whole = sum(row["training"] == rows[0]["training"] for row in sweep.measured)
+    expected = _expected(rows, again, whole, check(Compare, sweep.conditions["compare"], "compare"))
+    if time_again and latency:
+        for name, found in _timed(rows, records, again, latency).items():
+            problems[name] += found
+    for row in rows:
+        name, count = row["variant"], 0
+        for metric, value in expected.get(name, {}).items():
+            stored = records[name].metrics.get(metric)
+            if stored is None or not math.isclose(stored, value, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+                problems[name].append(f"{metric}: recorded {_number(stored)}, found {_number(value)}")
+            else:
+                count += 1
+        yield name, count, list(dict.fromkeys(problems[name]))
+
+
+def _edited(row: Mapping[str, Any], record: Record) -> Iterator[str]:
+    """Where the run no longer says what the sweep's comparison says, which was written when it was closed."""
+    for name, value in row.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or name == "needs_images":
+            continue
+        now = record.metrics.get(name)
+        if now is None or not math.isclose(now, value, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+            yield f"{name}: the run says {_number(now)}, the comparison {_number(value)}"
+    if row["verdict"] and not record.tags.get("verdict", "").startswith(row["verdict"]):
+        yield f"verdict: the run says {record.tags.get('verdict')}, the comparison {row['verdict']}"
+    if record.tags.get("digest") != row["digest"]:
+        yield f"digest: the run says {record.tags.get('digest')}, the comparison {row['digest']}"
+
+
+def _damaged(row: Mapping[str, Any], record: Record, store: Store, digests: Mapping[str, str]) -> list[str]:
+    """Whether the file is another one than was recorded; then nothing more is done with it."""
+    path = artifact_path(row["variant"])
+    try:
+        found = sha256(store.file(record.run_id, path))
+    except Damaged as error:
+        return [str(error)]
+    if found == row["digest"]:
+        return []
+    whose = f": it is that of {digests[found]}" if found in digests else ""
+    return [f"{path}: SHA-256 is {found[:16]}…, recorded was {row['digest'][:16]}…{whose}"]
+
+
+def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
+    """Evaluates and audits a variant's artifact; where its predictions are not those that were recorded."""
+    config = _config(record, store)
+    data = stages.dataset(config)
+    problems = []
+    if (known := record.tags.get("data_fingerprint")) and known != data.fingerprint:
+        problems.append(f"data: fingerprint is {data.fingerprint[:16]}…, recorded was {known[:16]}…")
+    artifact = store.file(record.run_id, artifact_path(record.tags["variant"]))
+    logits = getattr(config.model.settings, "logits", None)
+    predictions = {
+        name: predict(artifact, split, config.model.settings.preprocess, threads=stages.cores(), logits=logits)
+        for name, split in data.splits().items()
+    }
+    for split in SPLITS:
+        try:
+            before = Predictions.load(store.file(record.run_id, predictions_path(split)))
+        except (Damaged, ValueError, OSError) as error:
+            problems.append(f"{predictions_path(split)}: {error}")
+            continue
+        now = predictions[split]
+        if before.predicted.shape != now.predicted.shape or (before.labels != now.labels).any():
+            problems.append(f"{predictions_path(split)}: is of other images")
+        elif differing := int(np.count_nonzero(before.predicted != now.predicted)):
+            problems.append(f"{predictions_path(split)}: {differing} of {len(now.predicted)} images get another class")
+    found = audit.audit(artifact)
+    metrics = {f"{name}_accuracy": each.accuracy for name, each in predictions.items()}
+    metrics |= {"balanced_accuracy": predictions["test"].balanced_accuracy}
+    metrics |= {"tflite_bytes": found.tflite_bytes, "gzip_bytes": found.gzip_bytes, "sparsity": found.sparsity}
+    return Again(artifact, predictions, metrics), problems
+
+
+def _config(record: Record, store: Store) -> Config:
+    try:
+        text = store.file(record.run_id, "config.yaml").read_text()
+        return load(yaml.safe_load(text), record.params, text)
+    except (Damaged, UserError, yaml.YAMLError) as error:
+        raise UserError(f"run {record.run_id}: its config.yaml can't be used here ({error})") from None
+
+
+def _expected(
+    rows: Sequence[Mapping[str, Any]], again: Mapping[str, Again], whole: int, judged: Compare
+) -> dict[str, dict[str, float]]:
+    """All numbers that follow from doing it again, by variant. What is corrected over all variants (Holm) is only
+    known where all of them, `whole` in number, were done again."""
+    baseline: str = next((row["variant"] for row in rows if row["is_baseline"]), "")
+    if baseline not in again:
+        return {name: dict(done.metrics) for name, done in again.items()}
+    fresh = {name: report.Row(name, metrics=done.metrics, is_baseline=name == baseline) for name, done in again.items()}
+    splits = [{name: done.predictions[split] for name, done in again.items()} for split in ("test", "validation")]
+    classes = [str(i) for i in range(int(splits[0][baseline].labels.max()) + 1)]
+    found = compare.judge(fresh, baseline, splits[0], splits[1], classes, judged)
+    expected = {name: dict(row.metrics) for name, row in found.items()}
+    if len(again) < whole:
+        for metrics in expected.values():
+            metrics.pop("mcnemar_p_holm", None)
+    return expected
+
+
+def _timed(
+    rows: Sequence[Mapping[str, Any]],
+    records: Mapping[str, Record],
+    again: Mapping[str, Again],
+    latency: Mapping[str, Any],
+) -> dict[str, list[str]]:
+    """Speed-ups measured again whose interval, widened by both noise floors, does not meet the recorded one."""
+    baseline = latency["baseline"]
+    host, here = latency["host"], benchmark.cpu_model()
+    if host["cpu"] != here:
+        print(f"latency: recorded on {host['cpu']}, this is {here}: not comparable, not measured")
+        return {}
+    if baseline not in again:
+        return {}
+    settings = check(BenchmarkSettings, latency["config"], "benchmark")
+    found = benchmark.measure({name: done.artifact for name, done in again.items()}, baseline, settings)
+    slack = (1 + found.noise_floor) * (1 + latency["noise_floor"])
+    problems: dict[str, list[str]] = {}
+    for variant in found.variants:
+        metrics = records[variant.name].metrics
+        if variant.name == baseline or "speedup" not in metrics:
+            continue
+        before = Interval(metrics["speedup"], metrics["speedup_low"], metrics["speedup_high"])
+        now = variant.speedup
+        if before.low / slack > now.high or now.low > before.high * slack:
+            problems[variant.name] = [
+                f"speedup: recorded {before.estimate:.2f} [{before.low:.2f}, {before.high:.2f}], found "
+                f"{now.estimate:.2f} [{now.low:.2f}, {now.high:.2f}]"
+            ]
+        else:
+            print(f"{variant.name}: speedup holds, {before.estimate:.2f} then, {now.estimate:.2f} now")
+    return problems
+
+
+def _duplicates(sweep: recorded.Sweep) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for row in sweep.measured:
+        groups.setdefault(row["digest"], []).append(f"{row['training']} {row['variant']}".strip())
+    return [names for names in groups.values() if len(set(names)) > 1]
+
+
+def _number(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:,.10g}"
+
+
+if __name__ == "__main__":
+    command.main(USAGE, Settings, verify, bare="run")
