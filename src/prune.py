@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,9 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     steps = config.epochs * (len(task.dataset.train) // min(config.batch_size, len(task.dataset.train)))
     schedule = _schedule(config, steps)
     pruned = _wrapped(model, chosen.layers, _never(schedule))
-    masks = _Masks(pruned, schedule)
+    masks = _Masks(pruned, schedule, steps)
+    keep_from = min(config.epochs - 1, int(np.ceil(masks.last_update / steps * config.epochs)))
+    started = time.perf_counter()
     history = optimise(
         pruned,
         task,
@@ -44,17 +47,19 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
         learning_rate=config.learning_rate,
         jit_compile=config.jit_compile,
         callbacks=[masks.hook],
-        keep_best_from=min(config.epochs - 1, int(np.ceil(masks.last_update / steps * config.epochs))),
+        keep_best_from=keep_from,
     )
+    fine_tuning = time.perf_counter() - started
     stripped = tfmot.sparsity.keras.strip_pruning(pruned)
     _confirm(stripped, chosen.layers, masks.final_sparsity)
     save(stripped, checkpoint)
     # Kernels only: a bias of 0 is folded away or into others on the way to the artifact.
     zeros = sum(int((w == 0).sum()) for w in stripped.get_weights() if w.ndim > 1)
-    best = max(history, key=lambda epoch: epoch["validation_accuracy"])
+    best = max(history[keep_from:], key=lambda epoch: epoch["validation_accuracy"])
     return Trained(
         {
             "validation_accuracy": best["validation_accuracy"],
+            "mask_update_share": masks.seconds / fine_tuning,
             "sparsity": zeros / stripped.count_params(),
             "pruned_share": chosen.share,
         },
@@ -189,15 +194,17 @@ def _never(schedule: Any) -> Any:
 
 
 class _Masks:
-    """Updates the masks of wrapped layers before the steps at which the schedule says so, and once at its end."""
+    """Updates the masks of wrapped layers before the steps at which the schedule says so, and once at its end or before
+    the last of all steps. `seconds` is what that took."""
 
-    def __init__(self, model: "tf_keras.Model", schedule: Any) -> None:
+    def __init__(self, model: "tf_keras.Model", schedule: Any, steps: int) -> None:
         import tf_keras
 
         self.layers = [layer for layer in _leaves(model).values() if hasattr(layer, "pruning_vars")]
         self.schedule = schedule
         self.step = 0
-        self.last_update = schedule.end_step
+        self.seconds = 0.0
+        self.last_update = min(schedule.end_step, steps - 1)
         self.final_sparsity = float(schedule(schedule.end_step)[1])
         self.hook = tf_keras.callbacks.LambdaCallback(
             on_train_begin=self._begin, on_train_batch_begin=self._update, on_epoch_end=self._apply
@@ -208,13 +215,16 @@ class _Masks:
             layer.pruning_step.assign(0)
 
     def _update(self, batch: int, logs: Any) -> None:
+        started = time.perf_counter()
         due, sparsity = self.schedule(self.step)
         # TFMOT skips the end of a schedule that is no whole number of frequencies long, and with it its final sparsity.
-        if bool(due) or self.step == self.last_update:
+        last = self.step == self.last_update
+        if bool(due) or last:
             for layer in self.layers:
                 for weights, masks, _ in layer.pruning_vars:
-                    masks.assign(mask(weights.numpy(), float(sparsity)))
+                    masks.assign(mask(weights.numpy(), self.final_sparsity if last else float(sparsity)))
         self.step += 1
+        self.seconds += time.perf_counter() - started
 
     def _apply(self, epoch: int, logs: Any) -> None:
         """Zeroes what the optimizer's last step has moved: stripping applies no mask."""

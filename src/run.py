@@ -255,6 +255,12 @@ def _unknown_key(key: str) -> str:
             {d.name for d in CONF.iterdir() if d.is_dir()} | {str(k) for k in OmegaConf.load(CONF / "config.yaml")}
         )
         known = [k for k in known if k not in ("hydra", "defaults", "sweep")]
+    if name in known:
+        have = [
+            f.stem for f in files if OmegaConf.select(OmegaConf.load(f), ".".join([*key.split(".")[1:]])) is not None
+        ]
+        have = have or [f.stem for f in files if f"{name}:" in f.read_text()]
+        return f"{key}: the option chosen has no such key; {parent.split('.')[0]}={' or '.join(sorted(have))} has"
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {parent + '.' if parent else ''}{close[0]}? " if close else ""
     return f"{key}: no such key; {hint}{parent or 'the top level'} takes {', '.join(known)}"

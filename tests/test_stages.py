@@ -77,12 +77,12 @@ def test_a_stage_leaves_the_same_bytes_whatever_its_process_has_done_before(
     assert sha256(again[0]) == sha256(again[1])
 
 
-@pytest.mark.parametrize("schedule", ["polynomial", "constant"])
+@pytest.mark.parametrize(("schedule", "end"), [("polynomial", 0.6), ("polynomial", 1.0), ("constant", 0.6)])
 def test_every_pruned_layer_has_the_final_sparsity_and_no_other_has_zeros(
-    schedule: str, task: train.Task, trained: Path, tmp_path: Path
+    schedule: str, end: float, task: train.Task, trained: Path, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "pruned.h5"
-    prune.magnitude(replace(PRUNING, schedule=schedule, final_sparsity=0.7), trained, task, checkpoint)
+    prune.magnitude(replace(PRUNING, schedule=schedule, end=end, final_sparsity=0.7), trained, task, checkpoint)
     model = train.restore(checkpoint)
     zeros = {layer.name: float((layer.kernel.numpy() == 0).mean()) for layer in model.layers if layer.weights}
     pruned = {name: share for name, share in zeros.items() if name in ("conv2", "conv3", "dense1")}
