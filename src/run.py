@@ -243,7 +243,7 @@ def _unknown_key(key: str) -> str:
     known: list[str]
     if parent:
         group = CONF / parent.split(".")[0]
-        files = group.glob("*.yaml") if group.is_dir() else [CONF / "config.yaml"]
+        files = sorted(group.glob("*.yaml")) if group.is_dir() else [CONF / "config.yaml"]
         nodes = [
             OmegaConf.select(OmegaConf.load(f), ".".join(parent.split(".")[group.is_dir() :]) or "") for f in files
         ]
@@ -256,11 +256,8 @@ def _unknown_key(key: str) -> str:
         )
         known = [k for k in known if k not in ("hydra", "defaults", "sweep")]
     if name in known:
-        have = [
-            f.stem for f in files if OmegaConf.select(OmegaConf.load(f), ".".join([*key.split(".")[1:]])) is not None
-        ]
-        have = have or [f.stem for f in files if f"{name}:" in f.read_text()]
-        return f"{key}: the option chosen has no such key; {parent.split('.')[0]}={' or '.join(sorted(have))} has"
+        have = [file.stem for file in files if f"\n{name}:" in file.read_text()]
+        return f"{key}: the option chosen has no such key; {parent.split('.')[0]}={' or '.join(have)} has it"
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {parent + '.' if parent else ''}{close[0]}? " if close else ""
     return f"{key}: no such key; {hint}{parent or 'the top level'} takes {', '.join(known)}"

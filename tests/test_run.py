@@ -24,7 +24,7 @@ WRONG = [
     (["prune.final_sparsty=0.3"], "prune.final_sparsty: no such key; did you mean prune.final_sparsity?"),
     (["prune=null"], "prune=null: takes one of magnitude, none, p1, p2"),
     (["-m", "quant=drq,null"], "quant=drq,null: takes one of drq, f16, fiq, none"),
-    (["data.path=/nowhere"], "data.path: the option chosen has no such key; data=image_folder"),
+    (["data.path=/nowhere"], "data.path: the option chosen has no such key; data=image_folder or "),
     (["data=image_folder"], "data.path=null: takes text that is not empty"),
     (["data=image_folder", "data.path=/nowhere"], "data.path=/nowhere: "),
     (["data=image_folder", "data.path=pictures"], "data.path=pictures"),
