@@ -1,6 +1,7 @@
 """Training: of the dense baseline, and the loop that every other stage that trains goes through as well."""
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.config import Augment, Preprocess, Train, Untrained
+from src.config import Augment, Preprocess, Train, Untrained, UserError
 from src.data import Dataset, Split, preprocess
 from src.models.head import check_classes, gives_logits
 from src.progress import Progress
@@ -118,9 +119,22 @@ def optimise(
     ).prefetch(2)
     validation = _Validation(model, task, batch_size, steps, epochs, jit_compile, keep_best_from)
     # Validation first among the callbacks that see an epoch's end would measure weights that a mask has yet to zero.
-    model.fit(
-        batches, epochs=epochs, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[*callbacks, validation.hook]
-    )
+    try:
+        model.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            verbose=0,
+            shuffle=False,
+            callbacks=[*callbacks, validation.hook],
+        )
+    except tf.errors.InvalidArgumentError as error:
+        if match := re.search(r"Detected unsupported operations .* on XLA\w+: (\w+)", str(error)):
+            raise UserError(
+                f"jit_compile=true: XLA can't compile {match[1]}, which the model is made of; takes false (train."
+                "jit_compile=false prune.jit_compile=false)"
+            ) from None
+        raise
     model.set_weights(validation.best)
     return tuple(validation.history)
 
