@@ -389,7 +389,7 @@ def load(composed: Mapping[str, Any], choices: Mapping[str, str], text: str = ""
     for group in (*STEPS, *transforms):
         if group not in raw:
             raise UserError(f"{group}: no such config group; every step of the pipeline needs one in conf/")
-    steps = {group: _step(group, raw[group], choices.get(group, "custom")) for group in (*STEPS, *transforms)}
+    steps = {group: step(group, raw[group], choices.get(group, "custom")) for group in (*STEPS, *transforms)}
     checked: dict[str, Any] = {name: check(section, raw.get(name), name) for name, section in SECTIONS.items()}
     checked |= {group: steps[group] for group in STEPS}
     return Config(transforms=tuple(steps[group] for group in transforms), text=text, **checked)
@@ -417,7 +417,8 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _step(group: str, raw: Any, name: str) -> Step:
+def step(group: str, raw: Any, name: str) -> Step:
+    """One option of a group, checked: `raw` is what its file says, `name` what it is called."""
     if not isinstance(raw, Mapping) or not isinstance(raw.get("_target_"), str):
         raise UserError(f"{group}: got {raw!r}, takes an option with a _target_ that names a function")
     settings = {key: value for key, value in raw.items() if key != "_target_"}

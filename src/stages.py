@@ -116,11 +116,11 @@ def code_version(*modules: str) -> str:
 
 def dataset(config: Config) -> Dataset:
     """The images of a config; loaded once per process however many of its stages ask."""
-    return _dataset(config.data, config.seed)
+    return load_data(config.data, config.seed)
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(step: Step, seed: int) -> Dataset:
+def load_data(step: Step, seed: int) -> Dataset:
     data = step.function(step.settings, seed)
     for note in data.notes:
         log.info("%s", note)

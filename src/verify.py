@@ -12,8 +12,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
 from src import audit, benchmark, command, compare, recorded, report, stages
-from src.config import STRICT, Compare, Config, Tracking, UserError, check, load
+from src.config import STRICT, Compare, Step, Tracking, UserError, check, step
 from src.config import Benchmark as BenchmarkSettings
+from src.data import Dataset
 from src.evaluate import Predictions, predict
 from src.stats import Interval
 from src.tracking import SPLITS, Damaged, Record, Store, artifact_path, predictions_path, sha256
@@ -164,15 +165,14 @@ def _damaged(row: Mapping[str, Any], record: Record, store: Store, digests: Mapp
 
 def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     """Evaluates and audits a variant's artifact; where its predictions are not those that were recorded."""
-    config = _config(record, store)
-    data = stages.dataset(config)
+    data, model = _data_and_model(record, store)
     problems = []
     if (known := record.tags.get("data_fingerprint")) and known != data.fingerprint:
         problems.append(f"data: fingerprint is {data.fingerprint[:16]}…, recorded was {known[:16]}…")
     artifact = store.file(record.run_id, artifact_path(record.tags["variant"]))
-    logits = getattr(config.model.settings, "logits", None)
+    logits = getattr(model.settings, "logits", None)
     predictions = {
-        name: predict(artifact, split, config.model.settings.preprocess, threads=stages.cores(), logits=logits)
+        name: predict(artifact, split, model.settings.preprocess, threads=stages.cores(), logits=logits)
         for name, split in data.splits().items()
     }
     for split in SPLITS:
@@ -193,12 +193,14 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     return Again(artifact, predictions, metrics), problems
 
 
-def _config(record: Record, store: Store) -> Config:
+def _data_and_model(record: Record, store: Store) -> tuple[Dataset, Step]:
+    """From the settings that were recorded: of all of them only these, whatever others there were or came later."""
     try:
-        text = store.file(record.run_id, "config.yaml").read_text()
-        return load(yaml.safe_load(text), record.params, text)
-    except (Damaged, UserError, yaml.YAMLError) as error:
+        settings = yaml.safe_load(store.file(record.run_id, "config.yaml").read_text())
+        data, model = (step(group, settings[group], record.params[group]) for group in ("data", "model"))
+    except (Damaged, UserError, KeyError, yaml.YAMLError) as error:
         raise UserError(f"run {record.run_id}: its config.yaml can't be used here ({error})") from None
+    return stages.load_data(data, settings["seed"]), model
 
 
 def _expected(
