@@ -34,6 +34,8 @@ PROGRESS_SECONDS = 5
 # A file that was written this shortly before it was looked at may be written again within one tick of its clock.
 SETTLED_NS = 2_000_000_000
 ABANDONED_SECONDS = 24 * 3600
+# Of a file that can't be read for another reason, such as a failing disk, nobody knows whether it is an image.
+LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 
 Reader = Callable[[np.ndarray], np.ndarray]
 
@@ -77,30 +79,31 @@ def read_files(
     depends on besides the bytes.
     """
     size = len(files) * math.prod(shape)
+    in_memory = size <= memory_bytes
     if cache is None:
-        return *_without_cache(files, decode, shape, size <= memory_bytes, None), []
+        return *_without_cache(files, decode, shape, in_memory, None), []
     notes = []
     key = hashlib.sha256(f"{os.path.realpath(files.root)}\0{identity}".encode(errors="surrogateescape")).hexdigest()
     manifest = cache / f"{key[:32]}.npz"
     with _locked(cache / f"{key[:32]}.lock"):
-        known = _read_manifest(manifest)
-        if size <= cache_bytes:
-            try:
-                contents, data = _with_rows(files, decode, shape, known, cache, cache_bytes)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise
-                notes.append(f"no room for {size / 2**30:.1f} GiB of decoded images in {cache}: they are decoded anew")
+        known = _read_manifest(manifest, files)
+        try:
+            if size > cache_bytes:
+                contents, reader = _without_cache(files, decode, shape, in_memory, known)
             else:
+                data = _with_rows(files, decode, shape, known, cache, cache_bytes)
+                contents, reader = data.contents, _kept(files, decode, shape, data)
+                if in_memory:
+                    reader = _held(reader(np.arange(len(files))))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            notes.append(f"no room for {size / 2**30:.1f} GiB of decoded images in {cache}: they are decoded anew")
+            contents, reader = _without_cache(files, decode, shape, in_memory, known)
+        if known is None or contents is not known.contents:
+            with suppress(OSError):  # a full disk again: the next run finds all of it out anew
                 _write_manifest(manifest, files, contents)
-                reader = _kept(files, decode, shape, _DataFile(data, shape, contents))
-                if size <= memory_bytes:
-                    array = reader(np.arange(len(files)))
-                    return contents, lambda rows: array[rows], notes
-                return contents, reader, notes
-        contents, reader = _without_cache(files, decode, shape, size <= memory_bytes, known)
-        _write_manifest(manifest, files, contents)
-        return contents, reader, notes
+    return contents, reader, notes
 
 
 # --- Finding out what files hold -------------------------------------------------------------------------------
@@ -108,27 +111,23 @@ def read_files(
 
 @dataclass(frozen=True)
 class _Known:
-    """A manifest that was read: the files as they were then."""
+    """A manifest that was read. `rows`: for each file of now its row in it, or -1 for one that is new or may have
+    changed, int64 `[n]`; `all`: whether every file is what it was and none has gone."""
 
-    files: Files
     contents: Contents
+    rows: np.ndarray
 
-    def rows(self, files: Files) -> np.ndarray:
-        """For each file its row in this manifest, or -1 if it is new or may have changed: int64 `[n]`."""
-        where = {path: row for row, path in enumerate(self.files.paths)}
-        rows = np.array([where.get(path, -1) for path in files.paths], np.int64)
-        same = (self.files.stats[rows] == files.stats).all(axis=1)
-        same &= files.stats[:, 1:].max(axis=1) < self.files.scanned_ns - SETTLED_NS
-        return np.where(same, rows, -1)
+    @property
+    def all(self) -> bool:
+        return np.array_equal(self.rows, np.arange(len(self.contents.reasons)))
 
 
 class _DataFile:
     """Rows of decoded images in a file, each compared with its digest the first time that it is read."""
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], contents: Contents) -> None:
+    def __init__(self, path: Path, descriptor: int, shape: tuple[int, int, int], contents: Contents) -> None:
         # Read rather than mapped: mapped pages count as this process's memory until the kernel wants them back.
-        self.descriptor = os.open(path, os.O_RDWR)
-        self.path, self.contents, self.row_bytes = path, contents, math.prod(shape)
+        self.path, self.descriptor, self.contents, self.row_bytes = path, descriptor, contents, math.prod(shape)
         self.checked = np.zeros(len(contents.reasons), bool)
 
     def __del__(self) -> None:
@@ -151,42 +150,46 @@ def _without_cache(
 ) -> tuple[Contents, Reader]:
     if in_memory:
         array = np.zeros((len(files), *shape), np.uint8)
-        return _examine(files, decode, shape, None, None, array.__setitem__), lambda rows: array[rows]
-    contents = _examine(files, decode, shape, known, None, None)
+        return _examine(files, decode, shape, None, None, array.__setitem__), _held(array)
+    contents = known.contents if known and known.all else _examine(files, decode, shape, known, None, None)
     return contents, _decoding(files, decode, shape, contents)
 
 
 def _with_rows(
     files: Files, decode: Callable, shape: tuple[int, int, int], known: _Known | None, cache: Path, cache_bytes: int
-) -> tuple[Contents, Path]:
-    """Contents, and the path of a file with a row for each; made of the rows of an earlier one where there is one."""
+) -> _DataFile:
+    """A file with a row for each of `files`; made of the rows of an earlier one where there is one."""
+    earlier = _open_data(cache, shape, known.contents) if known else None
+    if earlier and known and known.all:
+        os.utime(earlier.path)  # what was used last makes room last
+        return earlier
     row_bytes = math.prod(shape)
-    size = len(files) * row_bytes
-    earlier = None
-    if known is not None:
-        earlier = _data_path(cache, known.contents, shape)
-        if not earlier.exists() or earlier.stat().st_size != len(known.files) * row_bytes:
-            earlier = None
-        elif np.array_equal(known.rows(files), np.arange(len(known.files))):
-            os.utime(earlier)  # what was used last makes room last
-            return known.contents, earlier
-    _make_room(cache, size, cache_bytes)
+    _make_room(cache, len(files) * row_bytes, cache_bytes)
     descriptor, temporary = _temporary(cache)
     try:
-        os.ftruncate(descriptor, size)
-        rows = _DataFile(earlier, shape, known.contents) if known is not None and earlier is not None else None
+        os.ftruncate(descriptor, len(files) * row_bytes)
 
         def write(row: int, image: np.ndarray) -> None:
             os.pwrite(descriptor, np.ascontiguousarray(image).data, row * row_bytes)
 
-        contents = _examine(files, decode, shape, known, rows, write)
-        path = _data_path(cache, contents, shape)
+        contents = _examine(files, decode, shape, known, earlier, write)
+        path = _data_path(cache, shape, contents)
         os.replace(temporary, path)
-    finally:
+    except BaseException:
         os.close(descriptor)
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-    return contents, path
+        temporary.unlink()
+        raise
+    return _DataFile(path, descriptor, shape, contents)
+
+
+def _open_data(cache: Path, shape: tuple[int, int, int], contents: Contents) -> _DataFile | None:
+    path = _data_path(cache, shape, contents)
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    data = _DataFile(path, descriptor, shape, contents)
+    return data if os.fstat(descriptor).st_size == len(contents.reasons) * data.row_bytes else None
 
 
 def _examine(
@@ -202,16 +205,15 @@ def _examine(
     found = Contents(
         np.zeros((len(files), 32), np.uint8), np.zeros((len(files), 16), np.uint8), [""] * len(files), [""] * len(files)
     )
-    rows = known.rows(files) if known is not None else np.full(len(files), -1)
 
     def spared(row: int) -> bool:
-        was = rows[row]
+        was = int(known.rows[row]) if known else -1
         if was < 0 or known is None:
             return False
         reason = known.contents.reasons[was]
         if write is not None and not reason:
             image = np.empty(shape, np.uint8)
-            if earlier is None or not earlier.get(int(was), image):
+            if earlier is None or not earlier.get(was, image):
                 return False
             write(row, image)
         found.digests[row], found.pixels[row] = known.contents.digests[was], known.contents.pixels[was]
@@ -253,7 +255,10 @@ def _bytes(files: Files, row: int) -> tuple[bytes, bool]:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise UnreadableError(error.strerror or str(error)) from None
+        reason = error.strerror or str(error)
+        if error.errno in LASTING:
+            raise UnreadableError(reason) from None
+        raise UserError(f"{os.path.join(files.root, files.paths[row])}: can't be read ({reason})") from None
 
 
 def _digest(image: np.ndarray) -> np.ndarray:
@@ -261,6 +266,10 @@ def _digest(image: np.ndarray) -> np.ndarray:
 
 
 # --- Readers ---------------------------------------------------------------------------------------------------
+
+
+def _held(array: np.ndarray) -> Reader:
+    return lambda rows: array[rows]
 
 
 def _decoding(files: Files, decode: Callable, shape: tuple[int, int, int], contents: Contents) -> Reader:
@@ -347,7 +356,7 @@ def _each(work: Callable[[int], None], count: int, progress: str = "") -> None:
 # --- The cache folder ------------------------------------------------------------------------------------------
 
 
-def _data_path(cache: Path, contents: Contents, shape: tuple[int, int, int]) -> Path:
+def _data_path(cache: Path, shape: tuple[int, int, int], contents: Contents) -> Path:
     return cache / f"{hashlib.sha256(str(shape).encode() + contents.pixels.tobytes()).hexdigest()[:32]}.u8"
 
 
@@ -418,18 +427,28 @@ def _write_manifest(path: Path, files: Files, contents: Contents) -> None:
     os.replace(temporary, path)
 
 
-def _read_manifest(path: Path) -> _Known | None:
+def _read_manifest(path: Path, files: Files) -> _Known | None:
     def split(joined: np.ndarray) -> list[str]:
         return joined.tobytes().decode(errors="surrogateescape").split("\0")
 
     try:
         with np.load(path, allow_pickle=False) as stored:
-            files = Files("", split(stored["paths"]), stored["stats"], int(stored["scanned_ns"]))
+            paths, stats, scanned_ns = split(stored["paths"]), stored["stats"], int(stored["scanned_ns"])
             contents = Contents(stored["digests"], stored["pixels"], split(stored["formats"]), split(stored["reasons"]))
     except FileNotFoundError:
         return None
     except Exception as error:  # damaged: zip, zlib and NumPy each have errors of their own
         log.warning("%s: not readable (%s), made anew", path, error)
         return None
-    columns = (files.paths, files.stats, contents.digests, contents.pixels, contents.formats, contents.reasons)
-    return _Known(files, contents) if len({len(column) for column in columns}) == 1 else None
+    columns = (paths, stats, contents.digests, contents.pixels, contents.formats, contents.reasons)
+    if len({len(column) for column in columns}) > 1:
+        return None
+    where = {known: row for row, known in enumerate(paths)}
+    rows = np.array([where.get(file, -1) for file in files.paths], np.int64)
+    # The time of the last change of any kind can't be set by hand, unlike that of the last write.
+    same = (stats[rows] == files.stats).all(axis=1) & (files.stats[:, 2] < scanned_ns - SETTLED_NS)
+    # Whoever looked last may have had other rights.
+    denied = [row for row, reason in enumerate(contents.reasons) if reason == os.strerror(errno.EACCES)]
+    for i in np.flatnonzero(np.isin(rows, denied)).tolist():
+        same[i] &= not os.access(os.path.join(files.root, files.paths[i]), os.R_OK)
+    return _Known(contents, np.where(same, rows, -1))

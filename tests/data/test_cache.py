@@ -1,5 +1,6 @@
 """What is known of files is found out once, and no damage to what was kept ever shows in the pixels."""
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -214,6 +215,29 @@ def test_a_cache_that_cannot_be_written_is_one_line(folder, tmp_path):
         UserError, match=r"^data\.cache=.*/file/cache: .*; takes a folder that can be written, or null$"
     ):
         read(folder, tmp_path / "file" / "cache")
+
+
+def test_a_file_that_a_failing_disk_does_not_give_is_an_error(folder, monkeypatch):
+    def failing(descriptor: int, count: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "read", failing)
+    with pytest.raises(UserError, match=r"0\d\.png: can't be read \(Input/output error\)"):
+        read(folder, None)
+
+
+def test_a_file_that_may_not_be_read_is_noted_until_it_may(folder, tmp_path, monkeypatch):
+    allowed = os.open
+
+    def denied(path, *arguments, **settings):
+        if str(path).endswith("03.png"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return allowed(path, *arguments, **settings)
+
+    monkeypatch.setattr(os, "open", denied)
+    assert read(folder, tmp_path / "cache")[0].reasons[3] == "Permission denied"
+    monkeypatch.setattr(os, "open", allowed)
+    assert read(folder, tmp_path / "cache")[0].reasons[3] == ""
 
 
 def test_a_file_that_changes_under_a_running_job_is_an_error(folder):

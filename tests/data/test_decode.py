@@ -228,6 +228,24 @@ def test_a_decompression_bomb_needs_no_memory():
         assert f"at most {MAX_PIXELS:,}" in done.stdout.decode()
 
 
+@pytest.mark.parametrize(("height", "width", "size"), [(224, 224, 96), (37, 53, 32), (20, 20, 64), (33, 50, 50)])
+def test_tf_bilinear_is_that_of_tensorflow(height, width, size):
+    tf = pytest.importorskip("tensorflow")
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = np.rint(tf.image.resize(values, (size, size)))
+    np.testing.assert_array_equal(
+        pixels(encoded(Image.fromarray(values), "PNG"), size=size, how="tf_bilinear"), expected
+    )
+    np.testing.assert_array_equal(resize(values[None], size, "tf_bilinear")[0], expected)
+
+
+def test_a_jpeg_is_decoded_like_tensorflow_does_with_its_accurate_dct():
+    tf = pytest.importorskip("tensorflow")
+    data = encoded(Image.effect_noise((64, 64), 60).convert("RGB"), "JPEG", quality=80)
+    expected = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+    np.testing.assert_array_equal(pixels(data, size=64), expected)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_arrays_are_resized_channel_by_channel(channels):
     colours = np.array([10, 100, 200, 250], np.uint8)[:channels]

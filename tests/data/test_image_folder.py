@@ -239,6 +239,19 @@ def test_a_set_kept_for_one_size_does_not_answer_for_another(root, tmp_path):
     assert next(image_folder.load(config, 0).test.batches(2))[0].shape == (2, 6, 6, 3)
 
 
+def test_pixels_and_labels_are_those_that_keras_loads(root):
+    keras = pytest.importorskip("tf_keras")
+    loaded = keras.utils.image_dataset_from_directory(root, image_size=(8, 8), shuffle=False, batch_size=None)
+    expected = dict(
+        zip(("/".join(Path(p).parts[-2:]) for p in loaded.file_paths), loaded.as_numpy_iterator(), strict=True)
+    )
+    data = load(root, resize="tf_bilinear")
+    for split in data.splits().values():
+        for image, label, name in zip(split.read(np.arange(len(split))), split.labels, split.ids, strict=True):
+            np.testing.assert_array_equal(image, np.rint(expected[name][0]))
+            assert label == expected[name][1]
+
+
 # --- Notes -----------------------------------------------------------------------------------------------------
 
 
