@@ -1,0 +1,204 @@
+"""The page at the end of a sweep, in a real browser: at two widths, light and dark."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Place
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+
+from scripts import screenshots
+from src import report
+from src.config import Compare
+from src.report import figures, numbers
+from src.report.page import page, sentence
+from src.stats import Interval, PairedDrop, Verdict, paired_drop, verdict
+
+LOOKS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
+
+# Pairs of texts in what is shown of the figures whose boxes meet by more than a pixel.
+OVERLAPPING = """
+const texts = [...document.querySelectorAll("figure svg text")].filter((t) => t.getClientRects().length);
+const boxes = texts.map((t) => [t.textContent, t.closest("svg"), t.getBoundingClientRect()]);
+const pairs = [];
+boxes.forEach(([a, s, p], i) => boxes.slice(i + 1).forEach(([b, r, q]) => {
+  if (s === r && p.left + 1 < q.right && q.left + 1 < p.right && p.top + 1 < q.bottom && q.top + 1 < p.bottom)
+    pairs.push(`${a} / ${b}`);
+}));
+return [texts.length, pairs];
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    with screenshots.browser(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+def look(browser: webdriver.Chrome, file: Path, width: int, scheme: str) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    browser.get(file.as_uri())
+
+
+def written(twelve) -> Path:
+    return next(Path(line.split()[1]) for line in twelve[1].stdout.splitlines() if line.startswith("report "))
+
+
+@pytest.fixture(scope="module")
+def html(twelve) -> Path:
+    return twelve[0].folder / written(twelve)
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_it_opens_without_error_and_no_label_covers_another(html: Path, browser, width: int, scheme: str) -> None:
+    look(browser, html, width, scheme)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    texts, overlapping = browser.execute_script(OVERLAPPING)
+    assert texts > 30
+    assert overlapping == []
+    paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_the_table_sorts_by_a_click_on_its_headings(html: Path, browser) -> None:
+    look(browser, html, 1280, "light")
+
+    def column(index: int) -> list[str]:
+        cells = browser.find_elements(By.CSS_SELECTOR, f"table:first-of-type tbody td:nth-child({index + 1})")
+        return [cell.get_attribute("data-value") for cell in cells[:12]]
+
+    headings = browser.find_elements(By.CSS_SELECTOR, "th button")
+    size = [heading.text for heading in headings].index("gzip")
+    headings[size].click()
+    assert column(size) == sorted(column(size), key=float)
+    headings[size].click()
+    assert column(size) == sorted(column(size), key=float, reverse=True)
+    headings[0].click()
+    assert column(0) == sorted(column(0))
+
+
+def test_pointing_at_a_variant_tells_what_it_is(html: Path, browser) -> None:
+    look(browser, html, 1280, "light")
+    point = next(
+        element
+        for element in browser.find_elements(By.CSS_SELECTOR, "svg [data-variant='p1-f16']")
+        if element.is_displayed()
+    )
+    ActionChains(browser).scroll_to_element(point).move_to_element(point).perform()
+    tip = browser.find_element(By.ID, "tip").text
+    assert tip.startswith("p1-f16\n")
+    assert "test accuracy" in tip
+    assert "gzip" in tip
+
+
+def test_it_needs_nothing_but_itself(html: Path) -> None:
+    text = html.read_text()
+    assert not re.findall(
+        r"""(?:src|srcset)=["'](?!data:)|<link [^>]*href=["'](?!data:)|@import|url\(["']?http""", text
+    )
+    assert len(text) < 400_000
+
+
+def test_it_is_kept_with_the_figures_in_the_parent_run(twelve, html: Path) -> None:
+    place: Place = twelve[0]
+    store = place.store()
+    sweep = min(store.search("tags.kind = 'sweep'"), key=lambda sweep: sweep.started)
+    assert store.file(sweep.run_id, "report.html").read_text() == html.read_text()
+    for name in ("accuracy_over_size", "latency"):
+        assert store.file(sweep.run_id, f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_part_of_it_is_there(html: Path) -> None:
+    text = html.read_text()
+    for heading in (
+        "Accuracy over size", "Latency", "Verdicts", "Size by layer", "Pruning and quantization together", "Lineage",
+        "To repeat it",
+    ):  # fmt: skip
+        assert f"<h2>{heading}</h2>" in text
+    assert "python -m src.run -m experiment=smoke" in text
+    assert "/runs/" in text, "links to MLflow"
+
+
+# --- Without a sweep -------------------------------------------------------------------------------------------
+
+
+def rows(*drops: tuple[str, int, float]) -> tuple[report.Row, ...]:
+    """A dense baseline right on 900 of 1,000 images, and variants that lost `drop` of them, of so many gzip bytes."""
+    dense = np.arange(1000) < 900
+    made = [report.Row("none-none", metrics={"test_accuracy": 0.9, "gzip_bytes": 1e6}, is_baseline=True)]
+    for name, lost, gzip_bytes in drops:
+        found = paired_drop(dense, np.arange(1000) < 900 - lost)
+        metrics = {"test_accuracy": 0.9 - lost / 1000, "gzip_bytes": gzip_bytes, "gzip_ratio": gzip_bytes / 1e6}
+        made.append(
+            report.Row(name, metrics=metrics, paired=found, validation=found, verdict=verdict(found, 0.01), digest=name)
+        )
+    return tuple(made)
+
+
+def test_the_sentence_names_the_smallest_that_is_surely_within_the_margin() -> None:
+    found = report.Comparison("", rows(("p1-drq", 1, 2e5), ("p2-drq", 50, 1e5), ("none-drq", 0, 3e5)))
+    said = sentence(found, 0.01)
+    assert said.startswith("p1-drq: 5.00 × smaller, accuracy −0.1 points [")
+    assert said.endswith(": equal within the margin")
+
+
+def test_the_sentence_says_when_none_is() -> None:
+    said = sentence(report.Comparison("", rows(("p2-drq", 50, 1e5))), 0.01)
+    assert said.startswith("No variant is sure to stay within 1 point of the dense baseline on 1,000 images")
+
+
+def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() -> None:
+    same = rows(("p1-fiq", 1, 2e5), ("p2-fiq", 1, 2e5))
+    same = (
+        *same[:2],
+        report.Row(**{**vars(same[2]), "digest": "p1-fiq"}),
+        report.Row("p2-drq", failed="it broke <so>"),
+    )
+    sweep = report.Sweep("sweep", "today", (report.Comparison("", same, {"test": 1000}),), Compare(), {"what": "x"})
+    text = page(sweep)
+    assert "p1-fiq, p2-fiq are equal to the byte" in text
+    assert "it broke &lt;so&gt;" in text
+
+
+def test_forty_variants_leave_no_label_on_another() -> None:
+    many = rows(*((f"p{i}-drq", i % 7, 1e5 * (1 + i % 11 / 10)) for i in range(40)))
+    figure = figures.accuracy_over_size(report.Comparison("", many), 0.01, 0.95, "narrow")
+    figure.draw_without_rendering()
+    texts = [text for text in figure.axes[0].texts if text.get_text()]
+    boxes = [text.get_window_extent() for text in texts]
+    assert len(texts) >= 3
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("number", "written"), [(0.00651, "0.00651"), (0.0176, "0.0176"), (1.234, "1.23"), (97.5, "97.5"), (1234.5, "1234")]
+)
+def test_three_digits(number: float, written: str) -> None:
+    assert numbers.three(number) == written
+
+
+def test_a_table_of_twelve_fits_80_columns() -> None:
+    from rich.console import Console
+
+    wide = Interval(0.0204, -0.1012, 0.1042)
+    row = report.Row(
+        "none-none",
+        metrics={"test_accuracy": 0.9311, "gzip_bytes": 97.5e6, "gzip_ratio": 0.098, "latency_ms_median": 123.4},
+        paired=PairedDrop(900, 1, 2, 3, wide, 0.3),
+        verdict=Verdict("undecided", 3),
+        speedup=Interval(12.7, 2.6, 20.8),
+    )
+    console = Console(width=80, record=True)
+    with console.capture() as printed:
+        report.print_table([row], console, 0.95)
+    lines = printed.get().splitlines()
+    assert len(lines) == 3, "no cell is folded"
+    assert max(map(len, lines)) <= 80

@@ -1,0 +1,420 @@
+"""From a sweep to what leaves the house: pick, register, serve, export, verify, compare across sweeps."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Place, environment
+
+from src import pick, serving
+from src.compare.across import difference, differing
+from src.config import Tracking
+from src.evaluate import Predictions
+from src.tracking import Record, artifact_path
+
+NOWHERE = Tracking("sqlite:///nowhere.db", "x")
+
+
+def first_sweep(place: Place) -> Record:
+    """The sweep of the fixture; other tests add more to the same store."""
+    return min(place.store().search("tags.kind = 'sweep'"), key=lambda sweep: sweep.started)
+
+
+def ask(place: Place, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return place.run(*arguments, module=f"src.{command}")
+
+
+# --- Choosing --------------------------------------------------------------------------------------------------
+
+
+def row(name: str, high: float, gzip_bytes: float, latency_ms: float | None = 1.0, **more: Any) -> dict[str, Any]:
+    """A variant whose drop on the validation split is estimated at 0 and may be up to `high`."""
+    split = {
+        "validation_accuracy_drop": 0.0,
+        "validation_accuracy_drop_low": -high,
+        "validation_accuracy_drop_high": high,
+    }
+    rest = {"latency_ms_median": latency_ms, "tflite_bytes": 2 * gzip_bytes, "failed": None, "is_baseline": False}
+    return {"variant": name, "training": "", "gzip_bytes": gzip_bytes, **split, **rest, **more}
+
+
+ROWS = [
+    row("none-none", 0.0, 900.0, is_baseline=True),
+    row("small", 0.03, 100.0, 0.5),
+    row("sure", 0.005, 300.0, 1.0),
+    row("fast", 0.008, 400.0, 0.2),
+    row("untimed", 0.001, 350.0, None),
+    row("broken", 0.0, 1.0, failed="can't be run: crashes the interpreter (SIGSEGV)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "chosen"),
+    [
+        ({}, "sure"),
+        ({"risk": "point"}, "small"),
+        ({"max_drop": 0.05}, "small"),
+        ({"minimize": "latency"}, "fast"),
+        ({"minimize": "tflite_bytes"}, "sure"),
+        ({"max_latency_ms": 0.5}, "fast"),
+        ({"max_gzip": "0.3kB"}, "sure"),
+    ],
+)
+def test_the_least_of_those_that_are_sure_to_be_within_the_constraints(settings: dict[str, Any], chosen: str) -> None:
+    found = pick.candidates(ROWS, pick.Settings(tracking=NOWHERE, **settings))
+    assert found[0].row["variant"] == chosen
+    assert not found[0].refused
+    assert "none-none" not in {candidate.row["variant"] for candidate in found}, "the dense baseline is no choice"
+
+
+def test_each_other_one_is_refused_for_a_reason_that_says_by_how_much() -> None:
+    found = pick.candidates(ROWS, pick.Settings(tracking=NOWHERE, max_gzip="350B", max_latency_ms=0.8))
+    reasons = {candidate.row["variant"]: "; ".join(candidate.refused) for candidate in found}
+    assert reasons["small"] == "may drop up to 3.0 points: 2.0 above max_drop"
+    assert reasons["sure"] == "1.00 ms: 0.2 ms above max_latency_ms"
+    assert reasons["fast"] == "400 B: 50 B above max_gzip"
+    assert reasons["untimed"] == "has no latency_ms_median"
+    assert reasons["broken"].startswith("can't be run")
+    # 350 B instead of 400 is nearer than 0.8 ms instead of 1.
+    assert found[0].row["variant"] == "fast"
+
+
+WRONG = [
+    ("pick", ["max_drop=little"], "max_drop=little: takes a number of at least 0 and below 1"),
+    ("pick", ["max_gzip=2apples"], "max_gzip: got 2apples, takes bytes, such as 2MB, 500kB or 1.5MiB"),
+    ("pick", ["max_latency_ms=0"], "max_latency_ms=0: takes a number above 0"),
+    ("pick", ["minimize=accuracy"], "minimize=accuracy: takes one of gzip_bytes, latency, tflite_bytes"),
+    ("pick", ["maxdrop=1"], "maxdrop: no such key; takes sweep, max_drop"),
+    ("pick", ["latest"], "latest: takes settings as KEY=VALUE, and --help"),
+    ("pick", ["sweep=latest"], "tracking.uri=sqlite:///mlruns/mlflow.db: no such store"),
+    ("pick", ["tracking.uri=http://127.0.0.1:9"], "tracking.uri=http://127.0.0.1:9: "),
+    ("export", ["run=1"], "tracking.uri=sqlite:///mlruns/mlflow.db: no such store"),
+    ("verify", ["latency=maybe"], "latency=maybe: takes true or false"),
+    ("compare", [], "sweep: needs a value"),
+    ("compare", ["sweep=latest"], "sweep=latest: takes two sweeps, sweep=A,B"),
+]
+
+
+@pytest.mark.parametrize(("command", "arguments", "line"), WRONG, ids=[f"{c} {' '.join(a)}" for c, a, _ in WRONG])
+def test_wrong_input_is_one_line_with_exit_code_2(place: Place, command: str, arguments: list[str], line: str) -> None:
+    done = ask(place, command, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {line}"), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (place.folder / "mlruns").exists(), "commands that read make no store"
+
+
+def test_what_is_not_in_the_store_is_one_line(twelve) -> None:
+    place, _ = twelve
+    sweep = first_sweep(place)
+    running = place.store().start("sweep", "sweep-still-running", tags={"command": "x"}, params={})
+    for command, argument, line in (
+        ("pick", "sweep=sweep-1", "sweep=sweep-1: no such sweep; takes latest or one of "),
+        ("pick", "sweep=sweep-still-running", "sweep=sweep-still-running: sweep-still-running is still running"),
+        ("verify", "0123", "run=0123: takes the id of a variant's run, 32 hexadecimal digits"),
+        ("verify", sweep.run_id, f"run={sweep.run_id}: is the run of a sweep; takes the id of a variant's run"),
+        ("export", "name=nobody", "name=nobody: no version with the alias champion; "),
+        ("compare", f"sweep={sweep.name},{sweep.run_id}", f"sweep={sweep.name},{sweep.run_id}: both are {sweep.name}"),
+    ):
+        done = ask(place, command, argument)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith(f"error: {line}"), done.stderr
+        assert done.stderr.count("\n") == 1
+    place.store().end(running, "KILLED")
+
+
+@pytest.mark.parametrize("command", ["pick", "export", "verify", "compare"])
+def test_help_teaches(place: Place, command: str) -> None:
+    done = ask(place, command, "--help")
+    assert done.returncode == 0
+    for expected in (f"python -m src.{command}", "Examples", "Settings", "tracking.uri=sqlite:///mlruns/mlflow.db"):
+        assert expected in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_none_that_qualifies_is_said_with_what_is_nearest(twelve) -> None:
+    done = ask(twelve[0], "pick", f"sweep={first_sweep(twelve[0]).name}", "max_gzip=1kB", "max_drop=0.5")
+    assert done.returncode == 1
+    assert re.match(r"none of 11 qualifies; nearest is p2-\w+: .* kB: .* kB above max_gzip\n", done.stderr)
+    assert done.stdout.count("above max_gzip") == 10
+
+
+# --- Shipping --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def champion(twelve) -> Record:
+    """p2-fiq, the smallest but one or two, chosen and registered."""
+    place, _ = twelve
+    done = ask(place, "pick", f"sweep={first_sweep(place).name}", "max_drop=0.5", "minimize=tflite_bytes")
+    assert done.returncode == 0, done.stderr
+    assert "registered  compression, version" in done.stdout
+    assert "not chosen" in done.stdout
+    run_id = place.store().registered("compression", "champion")
+    assert run_id
+    return place.store().get(run_id)
+
+
+def in_a_process(code: str, folder: Path, place: Place) -> Any:
+    """What `code` prints as JSON, run where this project is not importable: only what the model carries is."""
+    uri = f"sqlite:///{place.folder}/mlruns/mlflow.db"
+    variables = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_registered_model_takes_images_as_users_have_them(twelve, champion: Record, tmp_path: Path) -> None:
+    place, store = twelve[0], twelve[0].store()
+    how = store.json(champion.run_id, "preprocessing.json")
+    (tmp_path / "image.png").write_bytes(base64.b64decode(how["example"]))
+    code = """
+import base64, json, sys
+import mlflow, numpy as np, pandas as pd
+from PIL import Image
+model = mlflow.pyfunc.load_model("models:/compression@champion")
+data = open("image.png", "rb").read()
+array = np.asarray(Image.open("image.png"))[..., None]
+text = base64.b64encode(data).decode()
+large = np.asarray(Image.open("image.png").resize((64, 64), Image.Resampling.BOX))
+kinds = [array[None], array, [array.tolist()], [data], [text], pd.DataFrame({"image": [data]}), array[..., 0]]
+given = [model.predict(kind)[0] for kind in kinds]
+assert model.predict([large, data])[1] == given[0]
+try:
+    model.predict([data, b"no image"])
+except ValueError as error:
+    given.append(str(error))
+print(json.dumps([given, "tensorflow" in sys.modules]))
+"""
+    (*given, refused), tensorflow = in_a_process(code, tmp_path, place)
+    assert not tensorflow
+    assert all(each == given[0] for each in given)
+    assert given[0]["label"] == how["example_predicted"]
+    assert given[0]["score"] == max(given[0]["scores"].values())
+    assert refused == "image 1: not an image in a known format"
+
+
+def test_what_is_served_is_what_was_measured(twelve, champion: Record, tmp_path: Path) -> None:
+    """All test images through the registered model: the class that the sweep recorded for each."""
+    from src import stages
+    from src.config import step
+
+    place, store = twelve[0], twelve[0].store()
+    recorded = Predictions.load(store.file(champion.run_id, "predictions/test.npz"))
+    import yaml
+
+    settings = yaml.safe_load(store.file(champion.run_id, "config.yaml").read_text())
+    data = stages.load_data(step("data", settings["data"], "digits"), settings["seed"])
+    images = data.test.read(np.arange(len(data.test)))
+    np.save(tmp_path / "images.npy", images)
+    code = """
+import json, mlflow, numpy as np
+found = mlflow.pyfunc.load_model("models:/compression@champion").predict(np.load("images.npy"))
+print(json.dumps([each["label"] for each in found]))
+"""
+    labels = in_a_process(code, tmp_path, place)
+    assert labels == [data.classes[i] for i in recorded.predicted]
+
+
+@pytest.fixture
+def server(twelve, champion: Record, tmp_path: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/compression@champion"]
+    variables = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{twelve[0].folder}/mlruns/mlflow.db"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--env-manager", "local", "--port", str(port), "--workers", "1"],
+            cwd=tmp_path,
+            env={**variables, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + 300
+            while time.monotonic() < deadline and process.poll() is None:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            else:
+                raise AssertionError((tmp_path / "log").read_text())
+            yield f"http://127.0.0.1:{port}/invocations"
+        finally:
+            os.killpg(process.pid, 15)
+            process.wait(30)
+
+
+def test_the_server_answers_a_real_image_over_http(twelve, champion: Record, server: str) -> None:
+    how = twelve[0].store().json(champion.run_id, "preprocessing.json")
+    body = json.dumps({"inputs": [how["example"]]}).encode()
+    request = urllib.request.Request(server, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        (prediction,) = json.load(answer)["predictions"]
+    assert prediction["label"] == how["example_predicted"]
+    assert 0 < prediction["score"] <= 1
+
+
+def test_the_exported_folder_runs_with_litert_alone(twelve, champion: Record, tmp_path: Path) -> None:
+    place = twelve[0]
+    done = ask(place, "export", f"to={tmp_path / 'device'}")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "device"
+    card = (folder / "MODEL_CARD.md").read_text()
+    for expected in (
+        champion.tags["digest"],
+        f"{100 * champion.metrics['test_accuracy']:.2f} %",
+        "Conditions",
+        "Seed 0",
+    ):
+        assert expected in card
+    assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True).returncode == 0
+    assert {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()} == {
+        file.name for file in folder.iterdir()
+    } - {"SHA256SUMS"}
+    code = "import runpy, sys; runpy.run_path('example.py'); print(sorted(sys.modules), file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-P", "-c", code], cwd=folder, capture_output=True, text=True)
+    assert run.stdout.split() == (folder / "example_label.txt").read_text().split()
+    assert not {"tensorflow", "tf_keras", "mlflow", "src"} & set(re.findall(r"'(\w+)'", run.stderr))
+    code_lines = [line for line in (folder / "example.py").read_text().splitlines() if line]
+    assert len(code_lines) <= 22
+    assert ask(place, "export", f"to={folder}").returncode == 2, "what is there is not written over"
+
+
+def test_every_scheme_is_exported_with_an_example_that_gives_what_was_measured(twelve, tmp_path: Path) -> None:
+    place, store = twelve[0], twelve[0].store()
+    found = json.loads(store.file(first_sweep(place).run_id, "comparison.json").read_text())["variants"]
+    for scheme in ("none", "drq", "f16"):
+        run_id = next(row["run_id"] for row in found if row["variant"] == f"none-{scheme}")
+        done = ask(place, "export", f"run={run_id}", f"to={tmp_path / scheme}")
+        assert done.returncode == 0, done.stderr
+        run = subprocess.run(
+            [sys.executable, "example.py"], cwd=tmp_path / scheme, capture_output=True, text=True, check=True
+        )
+        assert run.stdout == (tmp_path / scheme / "example_label.txt").read_text()
+
+
+def test_the_logged_model_carries_the_modules_that_it_needs_and_no_others() -> None:
+    names = {str(file.relative_to(serving.ROOT)) for file in serving.carried("src.serving")}
+    assert {"serving.py", "evaluate.py", "data/decode.py", "__init__.py"} <= names
+    assert not {"tracking.py", "stages.py", "train.py", "run.py"} & names
+
+
+# --- Verifying -------------------------------------------------------------------------------------------------
+
+
+def artifact_of(place: Place, name: str) -> tuple[Path, str]:
+    """The file of a variant of the first sweep, and its run."""
+    found = json.loads(place.store().file(first_sweep(place).run_id, "comparison.json").read_text())["variants"]
+    run_id = next(row["run_id"] for row in found if row["variant"] == name)
+    return place.store().file(run_id, artifact_path(name)), run_id
+
+
+def test_everything_that_was_recorded_holds(twelve) -> None:
+    done = ask(twelve[0], "verify", f"sweep={first_sweep(twelve[0]).name}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    # 7 numbers of the dense baseline and its ECE; 16 more of each other variant, of which the comparison made them.
+    assert re.search(r"none-none: 8 numbers hold", done.stdout)
+    assert re.search(r"p2-fiq: 2\d numbers hold", done.stdout)
+    assert done.stdout.rstrip().endswith("numbers hold")
+
+
+def test_a_flipped_byte_is_found(twelve) -> None:
+    place, _ = twelve
+    file, run_id = artifact_of(place, "none-f16")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    try:
+        done = ask(place, "verify", run_id)
+    finally:
+        file.write_bytes(whole)
+    assert done.returncode == 1
+    assert "none-f16: does not hold\n  model/none-f16.tflite: SHA-256 is " in done.stdout
+    assert re.search(r"none-none: 8 numbers hold", done.stdout)
+
+
+def test_an_edited_metric_is_found(twelve) -> None:
+    place, _ = twelve
+    store = place.store()
+    _, run_id = artifact_of(place, "none-drq")
+    before = store.get(run_id).metrics
+    for name, edited in (("test_accuracy", 0.999), ("latency_ms_median", 1e-6)):
+        store.log(run_id, metrics={name: edited})
+        try:
+            done = ask(place, "verify", run_id)
+        finally:
+            store.log(run_id, metrics={name: before[name]})
+        assert done.returncode == 1
+        assert f"  {name}: the run says {edited:,.10g}, the comparison" in done.stdout
+
+
+def test_a_swapped_pair_of_artifacts_is_found(twelve) -> None:
+    place, _ = twelve
+    (first, _), (second, _) = artifact_of(place, "p1-f16"), artifact_of(place, "p2-f16")
+    kept = first.with_suffix(".kept")
+    first.rename(kept)
+    shutil.copyfile(second, first)
+    shutil.copyfile(kept, second)
+    try:
+        done = ask(place, "verify", f"sweep={first_sweep(place).name}")
+    finally:
+        shutil.copyfile(first, second)
+        kept.replace(first)
+    assert done.returncode == 1
+    assert re.search(r"model/p1-f16.tflite: .*: it is that of p2-f16", done.stdout)
+    assert re.search(r"model/p2-f16.tflite: .*: it is that of p1-f16", done.stdout)
+    assert "2 of 12 variants do not hold" in done.stderr
+
+
+# --- Across sweeps ---------------------------------------------------------------------------------------------
+
+
+def test_two_sweeps_side_by_side(twelve) -> None:
+    place, _ = twelve
+    done = place.run("-m", "experiment=smoke", "prune=none", "quant=drq", "benchmark.seconds=2", "benchmark.threads=2")
+    assert done.returncode == 0, done.stderr
+    done = ask(place, "compare", f"sweep={first_sweep(place).name},latest")
+    assert done.returncode == 0, done.stderr
+    assert "benchmark.threads: 1 → 2" in done.stdout
+    assert re.search(r"none-drq .*same file", done.stdout)
+    assert "only in A: " in done.stdout
+    assert "Accuracy is paired on the same test images." in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_the_unpaired_interval_is_newcombes() -> None:
+    """Example (a) of Newcombe (1998), Statistics in Medicine 17:873-890, table II: 56/70 against 48/80, method 10."""
+    first, second = np.arange(80) < 48, np.arange(70) < 56
+    found = difference(first, second, paired=False, confidence=0.95)
+    assert found.estimate == pytest.approx(0.2)
+    assert (found.low, found.high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
+
+
+def test_settings_that_differ_are_named_by_their_keys() -> None:
+    first = {"seed": 0, "model": {"_target_": "a", "preprocess": {"mean": [0]}}, "same": 1}
+    second = {"seed": 1, "model": {"_target_": "a", "preprocess": {"mean": [1]}}, "same": 1, "new": True}
+    assert differing(first, second) == {"seed": (0, 1), "model.preprocess.mean": ([0], [1]), "new": (None, True)}
+
+
+def test_no_command_imports_tensorflow(place: Place) -> None:
+    modules = "src.pick, src.verify, src.export.__main__, src.compare.__main__"
+    code = f"import sys, {modules}; print('tensorflow' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=place.folder, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
