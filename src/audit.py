@@ -177,6 +177,12 @@ def gives_probabilities(path: Path) -> bool:
     return operator is not None and name == "SOFTMAX"
 
 
+def is_sparse_encoded(path: Path) -> bool:
+    """Whether any tensor is stored sparsely: some such files crash the interpreter (LiteRT 2.3)."""
+    subgraph = _model(_mapped(path), path).Subgraphs(0)
+    return any(subgraph.Tensors(i).Sparsity() is not None for i in range(subgraph.TensorsLength()))
+
+
 # --- Compressors -----------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import importlib.util
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -283,6 +284,17 @@ class Benchmark:
 
 
 @schema(frozen=True, config=STRICT)
+class Audit:
+    """What is read off an artifact beside its own size and that under gzip 6."""
+
+    compressors: tuple[Literal["gzip9", "xz", "zstd"], ...] = ()
+
+    def __post_init__(self) -> None:
+        if "zstd" in self.compressors and importlib.util.find_spec("zstandard") is None:
+            raise ValueError("compressors=zstd takes the package zstandard (make setup EXTRAS=dev,zstd)")
+
+
+@schema(frozen=True, config=STRICT)
 class Compare:
     """What the comparison calls equal."""
 
@@ -350,6 +362,7 @@ class Config:
     train: Step
     transforms: tuple[Step, ...]
     quant: Step
+    audit: Audit
     benchmark: Benchmark
     compare: Compare
     tracking: Tracking
@@ -365,6 +378,7 @@ SECTIONS: dict[str, Any] = {
     "plan": bool,
     "reuse": Literal["none", "stages", "all"],
     "augment": Augment,
+    "audit": Audit,
     "benchmark": Benchmark,
     "compare": Compare,
     "tracking": Tracking,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src import audit, backend
+from src import audit, backend, benchmark
 from src.config import Config, Step, UserError, canonical, plain
 from src.data import Dataset
 from src.evaluate import predict
@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 # A new version of one of these may change what a stage leaves.
 LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
 MEASURING = ("src.audit", "src.evaluate")
+
+
+class CannotRun(Exception):
+    """The interpreter can't run an artifact; found out in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ def _key(config: Config, data: Dataset, step: Step, parent: Stage | None, model:
                 "parent": parent.key if parent else None,
                 "model": model.describe() if model else None,
                 "augment": plain(config.augment) if step.group != "quant" else None,
+                "compressors": sorted(config.audit.compressors) if step.group == "quant" else None,
                 "data": data.fingerprint,
                 "seed": config.seed,
                 "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -208,9 +213,11 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
         artifact = scratch / f"{name}.tflite"
         converted = stage.step.function(stage.step.settings, _parent(stage, store), _task(config))
         artifact.write_bytes(converted.content)
+        if audit.is_sparse_encoded(artifact) and (why := benchmark.why_it_cannot_run(artifact)):
+            raise CannotRun(f"the artifact {why}")
         with ThreadPoolExecutor(1) as aside:
             # gzip takes seconds on sparse float weights; zlib lets go of the GIL.
-            auditing = aside.submit(audit.audit, artifact, attribute=True)
+            auditing = aside.submit(audit.audit, artifact, True, config.audit.compressors)
             metrics = {}
             for split_name, split in data.splits().items():
                 predictions = predict(
@@ -233,6 +240,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
             "sparsity": found.sparsity,
         }
         assert tuple(metrics) == MEASURED
+        metrics |= {f"{name}_bytes": size for name, size in found.compressors.items()}
         asked = audit.Asked(converted.weights, converted.activations, _pruned(stage, store))
         store.log(
             run_id,

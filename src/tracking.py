@@ -256,7 +256,8 @@ class Store:
             earlier.rename(whole / artifact_path(variant))
             shutil.rmtree(whole / PYFUNC, ignore_errors=True)  # what is registered stays with the run that was chosen
             self.client.log_artifacts(run_id, str(whole))
-            self.log(run_id, metrics={name: record.metrics[name] for name in MEASURED})
+            measured = {*MEASURED, *(name for name in record.metrics if name.endswith("_bytes"))}
+            self.log(run_id, metrics={name: value for name, value in record.metrics.items() if name in measured})
         return run_id
 
     # --- The model registry ---

@@ -183,6 +183,12 @@ def measure(
     )
 
 
+def why_it_cannot_run(path: Path) -> str | None:
+    """Loads and invokes an artifact in a process of its own; gives the reason in one line if that fails."""
+    answer = _ask("probe", PATIENCE_SECONDS, path=os.path.abspath(path), threads=1, seconds=0.0)
+    return answer.get("error")
+
+
 def allocate(probes: Mapping[str, Mapping[str, Any]], baseline: str, config: Benchmark, seconds: float) -> Plan:
     """Spends at most `seconds`, if the least that can be compared fits into them.
 
