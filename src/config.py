@@ -8,7 +8,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import importlib.util
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
