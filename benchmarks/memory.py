@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "hydra-memory-benchmark")
     parser.add_argument("--decoded", type=int, default=3000, help="images per round when decoding is timed")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--trained", type=int, default=2000, help="steps are alike: images of the one epoch trained")
+    parser.add_argument("--evaluated", type=int, help="images evaluated; all of the training split if not given")
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[224, 96], help="data.image_size; 224 needs no resizing"
     )
@@ -45,6 +49,11 @@ def main() -> None:
         "memory": [
             in_a_process(peak_memory, images, cache)
             for cache in (None, str(arguments.folder / "cache"), str(arguments.folder / "cache"))
+        ]
+        + [
+            in_a_process(
+                stages_peak_memory, images, str(arguments.folder / "cache"), arguments.trained, arguments.evaluated
+            )
         ],
         "decoding": [
             in_a_process(decoding_speed, images, size, resize, arguments.decoded, arguments.rounds)
@@ -116,6 +125,47 @@ def peak_memory(images: Path, cache: str | None) -> dict[str, Any]:
         "load_seconds": round(loaded - began, 1),
         "read_seconds": round(time.monotonic() - loaded, 1),
     }
+
+
+def stages_peak_memory(images: Path, cache: str, trained: int, evaluated: int | None) -> dict[str, Any]:
+    """Peak RSS of one process that trains a MobileNetV2 of a third of the width on the first images of the training
+    split, converts it, and evaluates it. All the images are in the data set."""
+    from src import backend, convert, train
+    from src.config import Augment, ImageFolder, MobileNetV2, Quantization, Train
+    from src.data.image_folder import load
+    from src.evaluate import predict
+    from src.models.mobilenet_v2 import build
+
+    data = load(ImageFolder(path=str(images), image_size=SIDE, cache=cache), seed=0)
+    loaded = peak_mib()
+    backend.prepare()
+    model = MobileNetV2(alpha=0.35)
+    some = replace(data, train=_first(data.train, trained), validation=_first(data.validation, trained // 10))
+    task = train.Task(some, model.preprocess, Augment(), seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, artifact = Path(folder, "model.h5"), Path(folder, "model.tflite")
+        config = Train(epochs=1, batch_size=BATCH, learning_rate=0.001, jit_compile=False)
+        train.fit(config, partial(build, model, data.shape, len(data.classes)), task, checkpoint)
+        after_training = peak_mib()
+        artifact.write_bytes(convert.float32(Quantization(), checkpoint, task).content)
+        after_conversion = peak_mib()
+        began = time.monotonic()
+        split = _first(data.train, evaluated or len(data.train))
+        predict(artifact, split, model.preprocess, threads())
+    return {
+        "what": "training, conversion and evaluation of mobilenet_v2 alpha=0.35",
+        "images_trained": trained,
+        "images_evaluated": len(split),
+        "peak_rss_loaded_mib": loaded,
+        "peak_rss_trained_mib": after_training,
+        "peak_rss_converted_mib": after_conversion,
+        "peak_rss_mib": peak_mib(),
+        "evaluation_seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _first(split: Any, count: int) -> Any:
+    return replace(split, labels=split.labels[:count], ids=split.ids[:count])
 
 
 def decoding_speed(images: Path, size: int, resize: str, count: int, rounds: int) -> dict[str, Any]:

@@ -26,7 +26,9 @@ def load(config: ImageFolder, seed: int) -> Dataset:
 
     Within a split images are in the order of the SHA-256 of their files, or shuffled by `seed` where the split is drawn
     from one folder. Neither depends on names, times or the file system; nor does the fingerprint, which covers the
-    bytes of the files. Raises `UserError` if there is nothing to learn from; unreadable files are only noted.
+    bytes of the files and their pixels.
+
+    Raises `UserError` if there is nothing to learn from; unreadable files are only noted.
     """
     key = f"data.path={_shown(config.path)}"
     classes, sections, files, labels, section_of, notes = _scan(config, key)
@@ -63,6 +65,8 @@ def load(config: ImageFolder, seed: int) -> Dataset:
         return Split(labels[rows], [_shown(files.paths[row]) for row in rows], lambda indices: read(rows[indices]))
 
     splits = {name: split(of[name]) for name in SPLITS}
+    # The bytes of each file and what they became: another version of a decoder may make other pixels of them.
+    digests = {name: np.hstack([contents.digests[of[name]], contents.pixels[of[name]]]) for name in SPLITS}
     shown_classes = tuple(map(_shown, classes))
     return Dataset(
         train=splits["train"],
@@ -70,7 +74,7 @@ def load(config: ImageFolder, seed: int) -> Dataset:
         test=splits["test"],
         classes=shown_classes,
         shape=shape,
-        fingerprint=fingerprint(splits, {name: contents.digests[of[name]] for name in SPLITS}, shown_classes, settings),
+        fingerprint=fingerprint(splits, digests, shown_classes, settings),
         notes=(
             *notes,
             *cache_notes,
