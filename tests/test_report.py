@@ -133,10 +133,17 @@ def test_every_part_of_it_is_there(html: Path) -> None:
 def rows(*drops: tuple[str, int, float]) -> tuple[report.Row, ...]:
     """A dense baseline right on 900 of 1,000 images, and variants that lost `drop` of them, of so many gzip bytes."""
     dense = np.arange(1000) < 900
-    made = [report.Row("none-none", metrics={"test_accuracy": 0.9, "gzip_bytes": 1e6}, is_baseline=True)]
+    made = [
+        report.Row("none-none", metrics={"test_accuracy": 0.9, "gzip_bytes": 1e6, "sparsity": 0.0}, is_baseline=True)
+    ]
     for name, lost, gzip_bytes in drops:
         found = paired_drop(dense, np.arange(1000) < 900 - lost)
-        metrics = {"test_accuracy": 0.9 - lost / 1000, "gzip_bytes": gzip_bytes, "gzip_ratio": gzip_bytes / 1e6}
+        metrics = {
+            "test_accuracy": 0.9 - lost / 1000,
+            "gzip_bytes": gzip_bytes,
+            "gzip_ratio": gzip_bytes / 1e6,
+            "sparsity": 0.0,
+        }
         made.append(
             report.Row(name, metrics=metrics, paired=found, validation=found, verdict=verdict(found, 0.01), digest=name)
         )
@@ -166,6 +173,16 @@ def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() ->
     text = page(sweep)
     assert "p1-fiq, p2-fiq are equal to the byte" in text
     assert "it broke &lt;so&gt;" in text
+
+
+def test_each_training_of_a_sweep_has_a_section_of_its_own() -> None:
+    of_seeds = tuple(report.Comparison(f"seed={seed}", rows(("p1-drq", seed, 2e5))) for seed in (1, 50))
+    text = page(report.Sweep("sweep", "today", of_seeds, Compare(), {"what": "x", "command": "run -m seed=1,50"}))
+    assert "<h1>run -m seed=1,50</h1>" in text
+    for seed in (1, 50):
+        assert f"<h2>seed={seed}</h2>" in text
+    ids = re.findall(r' id="([^"]*)"', text)
+    assert len(ids) == len(set(ids)), "figures of one page share no id"
 
 
 def test_forty_variants_leave_no_label_on_another() -> None:
