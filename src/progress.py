@@ -14,10 +14,11 @@ class Progress:
         self.started = self.said = time.monotonic()
 
     def __call__(self, share: float, what: str, last: bool = False) -> None:
-        """`share` of 1 is done; `what` is being done. The `last` line of a job that was long enough is always said."""
+        """`share` of 1 is done, which goes without saying; `what` is being done. The `last` line of a job that was long
+        enough is always said."""
         now = time.monotonic()
         spent = now - self.started
-        if now - self.said > SECONDS_BETWEEN_LINES or (last and spent > 2):
+        if (now - self.said > SECONDS_BETWEEN_LINES and share < 1) or (last and spent > 2):
             self.said = now
             left = f", {spent / share - spent:.0f} s left" if 0 < share < 1 else ""
             self.log.info("  %s (%.0f s%s)", what, spent, left)
