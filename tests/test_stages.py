@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from src import backend, convert, prune, train
 from src.config import (
@@ -17,9 +19,11 @@ from src.config import (
     Preprocess,
     Quantization,
     Train,
+    check,
 )
 from src.data import digits
 from src.models import small_cnn, vgg26m
+from src.run import CONF
 from src.tracking import sha256
 
 PRUNING = MagnitudePruning(
@@ -112,9 +116,13 @@ def test_the_policies_reach_the_sparsity_of_the_study_on_its_classifier() -> Non
     model = vgg26m.build(Architecture(), (32, 32, 3), 10)
     assert model.count_params() == pytest.approx(26.3e6, rel=0.03)
     assert model.get_layer("dense1").count_params() > 0.6 * model.count_params()
-    share = prune.choose(model, Layers(types=("Dense", "Conv2D"), min_share=0.05)).share
-    assert 0.5 * share == pytest.approx(0.45, abs=0.01)
-    assert 0.8 * share == pytest.approx(0.70, abs=0.01)
+    for policy, overall in (("p1", 0.45), ("p2", 0.70)):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            settings = OmegaConf.to_container(compose("config", [f"prune={policy}"]).prune)
+        settings.pop("_target_")
+        pruning = check(MagnitudePruning, settings, "prune")
+        share = prune.choose(model, pruning.layers).share
+        assert pruning.final_sparsity * share == pytest.approx(overall, abs=0.01)
 
 
 @pytest.mark.parametrize("build", [small_cnn.build, vgg26m.build])

@@ -89,7 +89,7 @@ def test_each_scheme_says_what_it_produced(twelve) -> None:
 def test_the_comparison_is_on_screen_in_the_parent_and_in_files(twelve) -> None:
     place, done = twelve
     sweep, store = place.newest_sweep(), place.store()
-    table = [line for line in done.stdout.splitlines() if re.match(r"\s*(none|p1|p2)-", line)]
+    table = [line for line in done.stdout.splitlines() if re.match(r"(none|p1|p2)-\w+ ", line)]
     assert len(table) == 12
     assert table[0].split()[0] == "none-none"
     assert max(map(len, done.stdout.splitlines())) <= 80
