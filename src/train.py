@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# How tf_keras 2.21 writes a function of the user's, such as an activation, to HDF5, where it reads a name only.
+FUNCTION = r'{"module": "builtins", "class_name": "function", "config": ("\w+"), "registered_name": "function"}'
+
 
 @dataclass(frozen=True)
 class Task:
@@ -168,9 +171,17 @@ def save(model: "tf_keras.Model", checkpoint: Path) -> None:
 
 def restore(checkpoint: Path) -> "tf_keras.Model":
     """A model of its own from a checkpoint, uncompiled: nothing that is done to it reaches any other."""
+    import h5py
     import tf_keras
 
-    return tf_keras.models.load_model(checkpoint, compile=False)
+    with h5py.File(checkpoint, "r") as file:
+        config = file.attrs["model_config"]
+    named = re.sub(FUNCTION, r"\1", config)
+    if named == config:
+        return tf_keras.models.load_model(checkpoint, compile=False)
+    model = tf_keras.models.model_from_json(named)
+    model.load_weights(checkpoint)
+    return model
 
 
 def augmented(images: np.ndarray, how: Augment, rng: np.random.Generator) -> np.ndarray:

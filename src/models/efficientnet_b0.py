@@ -8,16 +8,18 @@ from src.models.applications import with_new_top
 if TYPE_CHECKING:
     import tf_keras
 
+FIRST_LAYER = "stem_conv_pad"  # after those that bring pixels to ImageNet's mean and deviation
+
 
 def build(config: Application, shape: tuple[int, int, int], classes: int) -> "tf_keras.Model":
     """Images `[n, *shape]` to class probabilities `[n, classes]`; 4,062,374 parameters at 3 channels and 10 classes.
 
-    Keras's network starts with layers that bring pixels to ImageNet's mean and deviation. Here `model.preprocess` does,
-    as with every other model: they are left out.
+    Keras's network starts with layers that bring pixels to ImageNet's mean and deviation. Here `model.preprocess` does
+    that, as with every other model.
 
     Raises `UserError` where ImageNet's weights don't fit the images or can't be had.
     """
     import tf_keras
 
     network = tf_keras.applications.EfficientNetB0
-    return with_new_top(network, config, shape, classes, name="efficientnet_b0", dropout=0.2, first="stem_conv_pad")
+    return with_new_top(network, config, shape, classes, name="efficientnet_b0", dropout=0.2, first=FIRST_LAYER)

@@ -13,6 +13,7 @@ from src.backend import quiet
 from src.config import Saved, UserError
 from src.models import keras3
 from src.models.head import check_classes, gives_logits
+from src.train import restore
 
 if TYPE_CHECKING:
     import tf_keras
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 FORMATS = "a .keras or .h5 file or a SavedModel folder, as model.save leaves them"
 # What Keras 2 says of a class or function that it doesn't know, in each of its formats.
-UNKNOWN = re.compile(r"(?:Unknown [\w ]+|Could not locate (?:class|function)):? '?(\w+)'?")
+UNKNOWN = re.compile(r"(?:Unknown [\w ]+:|Could not locate (?:class|function)|added layer .* layer=) ?'?(\w+)'?")
 
 
 def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras.Model":
@@ -68,6 +69,7 @@ def _load(path: Path, key: str) -> Any:
                     version = file.attrs.get("keras_version", "2")
                 if str(version).startswith("3"):
                     return keras3.from_hdf5(path, key)
+                return restore(path)
             else:
                 raise UserError(f"{key}: is no Keras model; takes {FORMATS}")
             return tf_keras.models.load_model(path, compile=False)
