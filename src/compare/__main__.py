@@ -100,6 +100,9 @@ def _settings(store: Store, first: recorded.Sweep, second: recorded.Sweep) -> li
             config = yaml.safe_load(store.file(sweep.measured[0]["run_id"], "config.yaml").read_text())
         except (Damaged, IndexError):
             config = {}
+        # A variant that was taken over from an earlier sweep has that one's config; timed and judged it was in this.
+        timed: dict[str, Any] = next(filter(None, sweep.conditions["latency"]), {})
+        config |= {"benchmark": timed.get("config"), "compare": sweep.conditions["compare"]}
         configs.append({key: value for key, value in config.items() if key != "sweep"})
     found = differing(configs[0], configs[1]) | differing(facts[0], facts[1])
     lines = [f"   {key}: {_shown(a)} → {_shown(b)}" for key, (a, b) in found.items()]
