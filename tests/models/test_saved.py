@@ -1,0 +1,357 @@
+"""A model of one's own: saved by another process, its numbers here are those that Keras gave there."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Place
+from PIL import Image
+
+from src import backend, prune, train
+from src.config import Preprocess, Saved, Step, Tracking, UserError
+from src.data import preprocess
+from src.models import saved
+from src.models.head import gives_logits
+from src.tracking import Store
+
+SCRIPT = Path(__file__).with_name("bare_keras.py")
+OWN = Preprocess(channel_order="bgr", rescale=1.0, mean=(90, 100, 110), std=(60, 70, 80))
+OVERRIDES = [
+    "model=saved",
+    "train=none",
+    "data=image_folder",
+    "data.path=images",
+    "data.image_size=8",
+    "model.preprocess={channel_order:bgr,rescale:1,mean:[90,100,110],std:[60,70,80]}",
+]
+
+
+def write_images(folder: Path) -> None:
+    """Scikit-learn's digits as PNG files in faint colours, in `train/` and `test/` by class."""
+    from sklearn.datasets import load_digits
+
+    digits, rng = load_digits(), np.random.default_rng(0)
+    for i, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        path = folder / ("test" if i % 5 == 0 else "train") / f"digit {label}" / f"{i:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = rng.normal(0, 40, (8, 8, 3))
+        Image.fromarray(np.clip(image[..., None] * [9, 6, 3] + 60 + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+@dataclass
+class Bare:
+    """What the bare script left: images, models, and the accuracy that it saw."""
+
+    place: Place
+    accuracy: float
+
+    def scores(self) -> tuple[np.ndarray, np.ndarray]:
+        """The test images, uint8, and Keras's scores of them."""
+        files = sorted((self.place.folder / "images/test").glob("*/*.png"))
+        return np.stack([np.asarray(Image.open(f)) for f in files]), np.load(self.place.folder / "scores.npy")
+
+
+def run_bare(folder: Path, legacy: bool, *formats: str) -> Bare:
+    write_images(folder / "images")
+    variables = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, folder / "images", folder, *formats],
+        env=variables | ({"TF_USE_LEGACY_KERAS": "1"} if legacy else {}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return Bare(Place(folder), float(done.stdout.split()[-1]))
+
+
+@pytest.fixture(scope="module")
+def keras2(tmp_path_factory: pytest.TempPathFactory) -> Bare:
+    return run_bare(tmp_path_factory.mktemp("keras2"), True, "model.h5", "model.keras", "saved_model")
+
+
+@pytest.fixture(scope="module")
+def keras3(tmp_path_factory: pytest.TempPathFactory) -> Bare:
+    return run_bare(tmp_path_factory.mktemp("keras3"), False, "model.h5", "model.keras")
+
+
+# --- Through the program ---------------------------------------------------------------------------------------
+
+
+def accuracy_here(bare: Bare, *overrides: str) -> dict[str, float]:
+    done = bare.place.run(*overrides, *OVERRIDES, "benchmark.seconds=1")
+    assert done.returncode == 0, done.stderr
+    sweep = bare.place.newest_sweep()
+    return {name: record.metrics["test_accuracy"] for name, record in bare.place.variants(sweep).items()}
+
+
+def test_twelve_variants_of_a_saved_model_and_the_float_one_is_as_accurate_as_keras_says(keras2: Bare) -> None:
+    found = accuracy_here(keras2, "-m", "model.path=model.h5", "prune.epochs=1", "prune.layers.min_share=0")
+    assert len(found) == 12
+    assert 0.5 < keras2.accuracy < 1, "all right or all wrong would prove nothing"
+    assert found["none-none"] == pytest.approx(keras2.accuracy, abs=1e-3)
+    assert abs(found["none-fiq"] - found["none-none"]) < 0.05
+    assert keras2.place.stages() == ["p1", "p2", "train"]
+
+
+def test_a_model_of_keras_3_is_as_accurate_as_keras_3_says(keras3: Bare) -> None:
+    assert accuracy_here(keras3, "model.path=model.keras")["none-none"] == pytest.approx(keras3.accuracy, abs=1e-3)
+
+
+def test_a_model_that_does_not_fit_is_one_line_before_anything_is_recorded(keras2: Bare) -> None:
+    done = keras2.place.run(*OVERRIDES, "model.path=model.keras", "data.image_size=12", "tracking.experiment=unfit")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "error: model.path=model.keras: takes 8 x 8 x 3 images, the data has 12 x 12 x 3; set data.image_size=8"
+    )
+    assert "Traceback" not in done.stderr
+    assert not Store(Tracking(f"sqlite:///{keras2.place.folder}/mlruns/mlflow.db", "unfit")).search("")
+
+
+def test_a_path_that_does_not_exist_is_told_by_config_alone(place: Place) -> None:
+    done = place.run("model=saved", "model.path=/nowhere/model.h5")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: model.path: /nowhere/model.h5 does not exist; takes a Keras model")
+    assert done.stderr.count("\n") == 1
+
+
+# --- Every format ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keras", ["keras2", "keras3"])
+@pytest.mark.parametrize("name", ["model.h5", "model.keras", "saved_model"])
+def test_every_format_gives_the_scores_that_keras_gave(
+    keras: str, name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    bare: Bare = request.getfixturevalue(keras)
+    if not (bare.place.folder / name).exists():
+        pytest.skip("Keras 3 saves no SavedModel of layers")
+    backend.prepare()
+    images, scores = bare.scores()
+    model = saved.build(Saved(path=str(bare.place.folder / name), preprocess=OWN), (8, 8, 3), 10)
+    train.save(model, tmp_path / "model.h5")
+    model = train.restore(tmp_path / "model.h5")
+    np.testing.assert_allclose(model(preprocess(images, OWN)).numpy(), scores, atol=1e-4)
+    assert gives_logits(model)
+    policy = prune.Layers(types=("Conv2D", "SeparableConv2D", "Dense"), spare_first_convolution=False)
+    assert [path.count("/") for path in prune.choose(model, policy).layers] == [0, 1], "the nested model is reached"
+
+
+def test_the_key_follows_the_content_and_not_the_path(tmp_path: Path) -> None:
+    def described(path: Path) -> dict:
+        return Step("model", "saved", "src.models.saved.build", Saved(path=str(path))).describe()
+
+    first, second = tmp_path / "first.h5", tmp_path / "second.h5"
+    first.write_bytes(b"weights")
+    second.write_bytes(b"weights")
+    assert described(first) == described(second)
+    second.write_bytes(b"other weights")
+    assert described(first) != described(second)
+    for name in ("a", "b"):
+        (tmp_path / name / "variables").mkdir(parents=True)
+        (tmp_path / name / "variables/data").write_bytes(b"weights")
+    assert described(tmp_path / "a") == described(tmp_path / "b")
+    (tmp_path / "b/variables/index").write_bytes(b"")
+    assert described(tmp_path / "a") != described(tmp_path / "b")
+
+
+# --- Any input -------------------------------------------------------------------------------------------------
+
+
+def save(model, path: Path) -> str:
+    model.save(path, include_optimizer=False) if path.suffix == ".h5" else model.save(path)
+    return str(path)
+
+
+def layers():
+    backend.prepare()
+    import tf_keras
+
+    return tf_keras.layers
+
+
+def sequential(*parts):
+    import tf_keras
+
+    return tf_keras.Sequential(list(parts))
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "any size", "gray", "flat", "batch of 5"])
+def test_any_kind_of_input_becomes_float_images_of_the_data(kind: str, tmp_path: Path) -> None:
+    L = layers()  # noqa: N806
+    convolution = (L.Conv2D(4, 3, activation="relu"), L.GlobalMaxPooling2D(), L.Dense(3))
+    model = {
+        "uint8": lambda: sequential(L.Input((8, 8, 1), dtype="uint8"), L.Rescaling(1 / 255), *convolution),
+        "any size": lambda: sequential(L.Input((None, None, 1)), *convolution),
+        "gray": lambda: sequential(L.Input((8, 8)), L.Flatten(), L.Dense(3)),
+        "flat": lambda: sequential(L.Input((64,)), L.Dense(3)),
+        "batch of 5": lambda: sequential(L.Input((8, 8, 1), batch_size=5), *convolution),
+    }[kind]()
+    fitted = saved.build(
+        Saved(path=save(model, tmp_path / "own.keras"), preprocess=Preprocess(rescale=1)), (8, 8, 1), 3
+    )
+    train.save(fitted, tmp_path / "model.h5")
+    fitted = train.restore(tmp_path / "model.h5")
+    assert (fitted.input_shape, fitted.input.dtype) == ((None, 8, 8, 1), "float32")
+    own = {"gray": IMAGES[..., 0], "flat": IMAGES.reshape(4, 64), "uint8": IMAGES}.get(kind, IMAGES)
+    expected = model(own if kind == "uint8" else own.astype(np.float32)).numpy()
+    np.testing.assert_allclose(fitted(IMAGES.astype(np.float32)).numpy(), expected, rtol=1e-5)
+
+
+def test_layers_in_half_precision_become_float32(tmp_path: Path) -> None:
+    L = layers()  # noqa: N806
+    inner = sequential(L.Input((8, 8, 1)), L.Conv2D(4, 3, dtype="mixed_float16"))
+    model = sequential(L.Input((8, 8, 1)), inner, L.Flatten(), L.Dense(3, dtype="float16"))
+    fitted = saved.build(Saved(path=save(model, tmp_path / "own.h5")), (8, 8, 1), 3)
+    assert {layer.compute_dtype for layer in fitted._flatten_layers()} == {"float32"}
+    images = IMAGES.astype(np.float32) / 255
+    np.testing.assert_allclose(fitted(images).numpy(), model(images).numpy(), atol=0.01)
+
+
+def test_a_model_that_rescales_itself_is_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    L = layers()  # noqa: N806
+    model = sequential(L.Input((8, 8, 1)), L.Rescaling(1 / 255, name="to_one"), L.Flatten(), L.Dense(3))
+    saved.build(Saved(path=save(model, tmp_path / "own.h5")), (8, 8, 1), 3)
+    assert "starts with layer to_one" in caplog.text
+
+
+# --- What it ends in -------------------------------------------------------------------------------------------
+
+
+def test_logits_and_probabilities_are_told_apart() -> None:
+    L = layers()  # noqa: N806
+    body = lambda *last: sequential(L.Input((8, 8, 1)), L.Flatten(), *last)  # noqa: E731
+    assert gives_logits(body(L.Dense(3)))
+    assert gives_logits(body(L.Dense(3), L.Activation("log_softmax")))
+    assert gives_logits(body(L.Dense(3), L.BatchNormalization()))
+    assert not gives_logits(body(L.Dense(3, activation="softmax")))
+    assert not gives_logits(body(L.Dense(3), L.Softmax()))
+    assert not gives_logits(body(L.Dense(3), L.Activation("softmax"), L.Dropout(0.1)))
+    assert not gives_logits(sequential(L.Input((8, 8, 1)), body(L.Dense(3, activation="softmax"))))
+    assert not gives_logits(body(L.Dense(3, activation="relu")), declared=False)
+
+
+# --- One line for what can't be used ---------------------------------------------------------------------------
+
+
+def refused(path: str, shape: tuple[int, int, int] = (8, 8, 1), classes: int = 3, **settings) -> str:
+    with pytest.raises(UserError) as caught:
+        saved.build(Saved(path=path, **settings), shape, classes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    L = layers()  # noqa: N806
+    import tf_keras
+
+    good = save(sequential(L.Input((8, 8, 1)), L.Flatten(), L.Dense(3)), tmp_path / "good.h5")
+    assert "takes 8 x 8 x 1 images, the data has 6 x 6 x 3; set data.image_size=8 and data.channels=1" in refused(
+        good, (6, 6, 3)
+    )
+    assert "gives 3 classes, the data has 4" in refused(good, classes=4)
+
+    def ending(*last) -> str:
+        return save(sequential(L.Input((8, 8, 1)), *last), tmp_path / "bad.h5")
+
+    assert "gives one number per image" in refused(ending(L.Flatten(), L.Dense(1, activation="sigmoid")), classes=2)
+    assert "ends in layer scores (Dense, sigmoid)" in refused(
+        ending(L.Flatten(), L.Dense(3, activation="sigmoid", name="scores"))
+    )
+    assert "gives [n, 6, 6, 3]" in refused(ending(L.Conv2D(3, 3)))
+    image = L.Input((8, 8, 1))
+    two = tf_keras.Model(image, [L.Dense(3)(L.Flatten()(image)), L.Flatten()(image)])
+    assert "gives 2 outputs" in refused(save(two, tmp_path / "two.h5"))
+    pair = [L.Input((8, 8, 1)), L.Input((8, 8, 1))]
+    assert "takes 2 inputs" in refused(
+        save(tf_keras.Model(pair, L.Dense(3)(L.Flatten()(L.Add()(pair)))), tmp_path / "pair.h5")
+    )
+
+
+def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
+    L = layers()  # noqa: N806
+    import tensorflow as tf
+
+    model = sequential(L.Input((8, 8, 1)), L.Flatten(), L.Dense(3))
+    model.save_weights(tmp_path / "weights.h5")
+    assert "holds weights without the model" in refused(str(tmp_path / "weights.h5"))
+    (tmp_path / "text.keras").write_text("no model")
+    assert "is no Keras model" in refused(str(tmp_path / "text.keras"))
+    assert "without saved_model.pb" in refused(str(tmp_path))
+    whole = (Path(save(model, tmp_path / "whole.h5"))).read_bytes()
+    (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
+    assert "can't be read" in refused(str(tmp_path / "half.h5"))
+    module = tf.Module()
+    module.call = tf.function(lambda x: x, input_signature=[tf.TensorSpec((None, 8, 8, 1))])
+    tf.saved_model.save(module, str(tmp_path / "functions"))
+    assert "holds functions for inference and no layers" in refused(str(tmp_path / "functions"))
+
+
+OWN_LAYERS = """
+import tf_keras
+
+class Doubled(tf_keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+def steep(x):
+    return tf_keras.activations.relu(3 * x)
+"""
+
+
+@pytest.mark.parametrize("name", ["own.h5", "own.keras", "own"])
+def test_custom_objects_come_by_their_import_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    L = layers()  # noqa: N806
+    module = f"own_layers_{name.replace('.', '_')}"
+    (tmp_path / f"{module}.py").write_text(OWN_LAYERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = __import__(module)
+    model = sequential(
+        L.Input((8, 8, 1)), own.Doubled(name="twice"), L.Flatten(), L.Dense(4, activation=own.steep), L.Dense(3)
+    )
+    path = save(model, tmp_path / name)
+    assert "model.custom_objects=[package.module." in refused(path)
+    objects = (f"{module}.Doubled", f"{module}.steep")
+    with backend.custom_objects(objects):
+        fitted = saved.build(Saved(path=path, custom_objects=objects), (8, 8, 1), 3)
+        train.save(fitted, tmp_path / "model.h5")
+        fitted = train.restore(tmp_path / "model.h5")
+    images = IMAGES.astype(np.float32)
+    np.testing.assert_allclose(fitted(images).numpy(), model(images).numpy(), rtol=1e-5)
+    with pytest.raises(UserError, match=r"model\.custom_objects: no\.such\.Layer can't be imported"):
+        backend.custom_objects(("no.such.Layer",)).__enter__()
+
+
+KERAS3 = """
+import keras
+layers = keras.layers
+def model(*parts):
+    image = x = keras.Input((8, 8, 1))
+    for part in parts:
+        x = part(x)
+    return keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
+model(keras.ops.relu).save("ops.keras")
+model(layers.Lambda(lambda x: x)).save("lambda.keras")
+model(layers.Dense(4, activation="hard_sigmoid", name="gate")).save("gate.keras")
+class Mine(layers.Layer):
+    def call(self, x):
+        return x
+model(Mine(name="mine")).save("mine.keras")
+"""
+
+
+def test_what_keras_2_does_not_have_is_named_by_its_layer(tmp_path: Path) -> None:
+    variables = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run([sys.executable, "-c", KERAS3], cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    backend.prepare()
+    assert "layer relu (Relu) is Keras 3's, and Keras 2 has none like it" in refused(str(tmp_path / "ops.keras"))
+    assert "layer lambda (Lambda) holds code" in refused(str(tmp_path / "lambda.keras"))
+    assert "layer gate (Dense) has activation hard_sigmoid" in refused(str(tmp_path / "gate.keras"))
+    assert "layer mine (Mine) is not Keras's; takes its import path" in refused(str(tmp_path / "mine.keras"))
