@@ -1,6 +1,7 @@
-"""The pictures in docs/: the MLflow UI on a real store, in headless Chromium. `python scripts/screenshots.py [URI]`
+"""The pictures in docs/: the MLflow UI on a real store, in headless Chromium.
 
-Takes the latest sweep of the store (sqlite:///mlruns/mlflow.db if none is given), and writes to docs/images/.
+`python scripts/screenshots.py [URI [SWEEP]]` takes the latest sweep of sqlite:///mlruns/mlflow.db if told no other,
+and writes to docs/images/.
 """
 
 import io
@@ -69,22 +70,22 @@ def ui(uri: str) -> Iterator[str]:
         process.wait(30)
 
 
-def main(uri: str) -> None:
+def main(uri: str = "sqlite:///mlruns/mlflow.db", wanted: str = "latest") -> None:
     sys.path.insert(0, str(IMAGES.parent.parent))
     from src.config import Tracking
     from src.recorded import find_sweep, open_store
 
     store = open_store(Tracking(uri, "compression"))
-    sweep = find_sweep(store, "latest")
+    sweep = find_sweep(store, wanted)
     runs = [row["run_id"] for row in sweep.measured]
     experiment = store.experiment_id
     IMAGES.mkdir(parents=True, exist_ok=True)
     with ui(uri) as address, tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as driver:
-        wanted = quote(f"tags.sweep = '{sweep.run.run_id}' and tags.kind = 'variant'")
+        children = quote(f"tags.sweep = '{sweep.run.run_id}' and tags.kind = 'variant'")
         compared = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
         pages = {
-            "runs": (f"experiments/{experiment}/runs?searchFilter={wanted}", "p2-fiq"),
-            "charts": (f"experiments/{experiment}/runs?searchFilter={wanted}&compareRunsMode=CHART", "gzip_bytes"),
+            "runs": (f"experiments/{experiment}/runs?searchFilter={children}", "p2-fiq"),
+            "charts": (f"experiments/{experiment}/runs?searchFilter={children}&compareRunsMode=CHART", "gzip_bytes"),
             "description": (f"experiments/{experiment}/runs/{sweep.run.run_id}", "Description"),
             "report": (f"experiments/{experiment}/runs/{sweep.run.run_id}/artifacts/report.html", "report.html"),
             "parallel-coordinates": (f"compare-runs?{compared}", "Parallel Coordinates"),
@@ -108,4 +109,4 @@ def shot(driver: webdriver.Chrome, name: str, until: Callable[[webdriver.Chrome]
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:2] or ["sqlite:///mlruns/mlflow.db"]))
+    main(*sys.argv[1:3])
