@@ -188,7 +188,7 @@ def oddities(splits: Mapping[str, Split], digests: Mapping[str, np.ndarray], cla
 
     def shown(kinds: np.ndarray) -> tuple[int, str]:
         """How many distinct images have more than one of `kinds`, and the names of a few."""
-        pairs = np.unique(np.stack([group, kinds]), axis=1)[0]
+        pairs = np.unique(group * (kinds.max() + 1) + kinds) // (kinds.max() + 1)
         several = np.flatnonzero(np.bincount(pairs, minlength=len(values)) > 1)
         examples = []
         for value in several[:EXAMPLES]:

@@ -1,5 +1,6 @@
 """From the bytes of one image file, of whatever kind, to uint8 pixels of one size. Knows Pillow, and no folders."""
 
+import functools
 import io
 import logging
 import threading
@@ -178,14 +179,21 @@ def _tf_bilinear(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 `[height, width]` or `[height, width, 3]` to `[size, size]` or `[size, size, 3]`: each pixel from the four
     nearest to its centre, like TensorFlow's and TFLite's ResizeBilinear with half-pixel centres, rounded."""
     for axis in (0, 1):
-        length = image.shape[axis]
-        centre = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(length / size) - np.float32(0.5)
-        lower = np.floor(centre)
-        weight = (centre - lower).reshape((-1, 1, 1)[: image.ndim] if axis == 0 else (-1, 1)[: image.ndim - 1])
-        low = image.take(np.maximum(lower, 0).astype(np.intp), axis).astype(np.float32)
-        high = image.take(np.minimum(np.ceil(centre), length - 1).astype(np.intp), axis)
-        image = low + (high - low) * weight
-    return np.rint(image).astype(np.uint8)
+        lower, upper, weight = _taps(image.shape[axis], size)
+        low = image.take(lower, axis).astype(np.float32, copy=False)
+        difference = np.subtract(image.take(upper, axis), low, dtype=np.float32)
+        difference *= weight.reshape(-1, *[1] * (image.ndim - 1 - axis))
+        image = np.add(low, difference, out=difference)
+    return np.rint(image, out=image).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=64)
+def _taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `size` pixels the two of `length` that it lies between, and the weight of the second."""
+    centre = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(length / size) - np.float32(0.5)
+    lower = np.floor(centre)
+    upper = np.minimum(np.ceil(centre), length - 1).astype(np.intp)
+    return np.maximum(lower, 0).astype(np.intp), upper, centre - lower
 
 
 def _orientation(image: Image.Image) -> int:
