@@ -34,6 +34,8 @@ def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # A shell that starts the tests in the background has Ctrl-C ignored by all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -108,8 +110,7 @@ def test_an_interrupted_sweep_closes_its_runs_and_prints_how_to_go_on(place: Pla
     assert set(by_status(place)) == {"KILLED"}
 
 
-def test_a_damaged_artifact_is_found_and_made_again(undisturbed: tuple[Place, dict[str, str]], tmp_path: Path) -> None:
-    place = Place(tmp_path / "copy")
+def test_a_damaged_artifact_is_found_and_made_again(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
     assert place.run(*SMALL).returncode == 0
     store = place.store()
     p1 = next(record for record in store.search("tags.kind = 'stage'") if record.name == "p1")
