@@ -2,6 +2,7 @@
 
 import functools
 import os
+import stat
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -119,9 +120,9 @@ def _scan(config: ImageFolder, key: str) -> tuple[list[str], list[str], Files, n
         for name in classes:
             relative = os.path.join(folder, inside[name])
             before = len(paths)
-            for path, stat in sorted(_walk(root, relative, key)):
+            for path, times in sorted(_walk(root, relative, key)):
                 paths.append(path)
-                stats.append(stat)
+                stats.append(times)
             counts.append(len(paths) - before)
             where = f"class folder {_shown(relative)!r}"
             if not counts[-1]:
@@ -140,7 +141,8 @@ def _scan(config: ImageFolder, key: str) -> tuple[list[str], list[str], Files, n
 def _folders(path: str, key: str) -> list[str]:
     try:
         with os.scandir(path) as entries:
-            return [entry.name for entry in entries if not _clutter(entry.name) and entry.is_dir()]
+            # `DirEntry.is_dir` raises for a link to itself.
+            return [entry.name for entry in entries if not _clutter(entry.name) and os.path.isdir(entry.path)]
     except FileNotFoundError:
         raise UserError(f"{key}: no such folder; {TAKES}") from None
     except NotADirectoryError:
@@ -189,16 +191,18 @@ def _walk(root: str, relative: str, key: str) -> Iterator[tuple[str, tuple[int, 
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(os.path.join(root, folder)) as entries:
                 for entry in entries:
-                    path = os.path.join(folder, entry.name)
                     if _clutter(entry.name):
                         continue
-                    if entry.is_dir():
-                        waiting.append(path)
-                    elif entry.is_file():
-                        stat = entry.stat()
-                        yield path, (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-                    elif entry.is_symlink():  # to nowhere: `read_files` says so
+                    path = f"{folder}/{entry.name}"
+                    try:
+                        status = entry.stat()
+                    except OSError:  # a link to nowhere, to itself, to where one may not look: `read_files` says so
                         yield path, (0, 0, 0)
+                        continue
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(path)
+                    elif stat.S_ISREG(status.st_mode):
+                        yield path, (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         except OSError as error:
             raise UserError(f"{key}: {_shown(folder)} can't be listed ({error.strerror}); {TAKES}") from None
 

@@ -115,12 +115,18 @@ def test_links_are_followed_and_loops_are_not(root, tmp_path):
     (root / "dog" / "again").symlink_to(root / "dog")
     (root / "dog" / "up").symlink_to(root)
     (root / "dog" / "nowhere.png").symlink_to(tmp_path / "missing.png")
+    (root / "dog" / "itself.png").symlink_to(root / "dog" / "itself.png")
+    os.mkfifo(root / "dog" / "pipe.png")
+    (root / "fox").symlink_to(root / "fox")
     data = load(root)
     # All cats are dogs as well, by the link upwards: each folder is entered once for a class, and the rest is noted.
     assert data.classes == ("cat", "dog")
     assert {name for name in ids(data) if name.startswith("cat/")} == {f"cat/{i:02}.png" for i in range(10)}
     assert any("more than one class" in note for note in data.notes)
-    assert data.rejected == ("dog/nowhere.png: No such file or directory",)
+    assert data.rejected == (
+        "dog/itself.png: Too many levels of symbolic links",
+        "dog/nowhere.png: No such file or directory",
+    )
 
 
 def test_odd_paths(tmp_path):
