@@ -45,6 +45,7 @@ def build(folder: Path) -> Tiny:
     import tf_keras as keras
 
     layers = keras.layers
+    keras.backend.clear_session()  # layers are numbered from the start, whatever other tests have built
     keras.utils.set_random_seed(0)
     trunk = [
         layers.Input(SHAPE),
