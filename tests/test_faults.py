@@ -227,7 +227,7 @@ class Server:
             try:
                 if requests.get(f"{self.uri}/health", timeout=2).ok:
                     return
-            except requests.ConnectionError:
+            except requests.RequestException:
                 time.sleep(0.5)
         raise AssertionError((self.folder / "server.log").read_text())
 
@@ -303,7 +303,7 @@ def test_a_server_on_postgresql(place: Place, undisturbed: tuple[Place, dict[str
     try:
         as_postgres(str(binaries / "createdb"), "-h", "127.0.0.1", "-p", str(port), "mlflow")
         (place.folder / "server").mkdir()
-        uri = f"postgresql://postgres@127.0.0.1:{port}/mlflow"
+        uri = f"postgresql+psycopg2://postgres@127.0.0.1:{port}/mlflow"
         server = Server(place.folder / "server", free_port(), uri)
         try:
             done = place.run(*SMALL, "tracking=server", f"tracking.uri={server.uri}")
