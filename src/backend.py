@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import importlib
 import logging
 import os
@@ -17,18 +18,19 @@ from src.config import UserError
 log = logging.getLogger(__name__)
 
 
+@functools.cache
 def prepare() -> None:
     """Imports TensorFlow. To be called before the first stage of a process; does nothing the second time."""
-    if "tensorflow" in sys.modules:
-        return
-    log.info("loading TensorFlow")
+    if "tensorflow" not in sys.modules:
+        log.info("loading TensorFlow")
     with quiet():
         import tensorflow as tf
 
         # As many as the machine has, not as this process may use: how many threads share a sum decides its last bits,
         # and a worker that is given half of the cores is to leave the same bytes as one that is given all.
-        tf.config.threading.set_intra_op_parallelism_threads(os.cpu_count() or 1)
-        tf.config.threading.set_inter_op_parallelism_threads(os.cpu_count() or 1)
+        with contextlib.suppress(RuntimeError):  # a process that has computed with TensorFlow before has its threads
+            tf.config.threading.set_intra_op_parallelism_threads(os.cpu_count() or 1)
+            tf.config.threading.set_inter_op_parallelism_threads(os.cpu_count() or 1)
         tf.config.list_logical_devices()
         import tf_keras
 

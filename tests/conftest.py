@@ -38,6 +38,9 @@ class Place:
     def newest_sweep(self) -> Record:
         return self.store().search("tags.kind = 'sweep'", 1)[0]
 
+    def first_sweep(self) -> Record:
+        return self.store().search("tags.kind = 'sweep'")[-1]
+
     def variants(self, sweep: Record) -> dict[str, Record]:
         found = self.store().search(f"tags.kind = 'variant' and tags.`mlflow.parentRunId` = '{sweep.run_id}'")
         return {record.name: record for record in found}

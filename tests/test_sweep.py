@@ -15,7 +15,7 @@ VARIANTS = {f"{p}-{q}" for p in ("none", "p1", "p2") for q in ("none", "drq", "f
 
 def test_the_default_grid_is_the_twelve(twelve) -> None:
     place, _ = twelve
-    sweep = place.newest_sweep()
+    sweep = place.first_sweep()
     assert sweep.status == "FINISHED"
     assert {name: record.status for name, record in place.variants(sweep).items()} == dict.fromkeys(
         VARIANTS, "FINISHED"
@@ -29,7 +29,7 @@ def test_twelve_variants_cost_one_training_and_two_prunings(twelve) -> None:
 def test_the_names_that_scripts_rely_on(twelve) -> None:
     place, _ = twelve
     store = place.store()
-    for name, record in place.variants(place.newest_sweep()).items():
+    for name, record in place.variants(place.first_sweep()).items():
         assert {"kind", "variant", "stage", "key", "digest"} <= set(record.tags)
         assert (record.tags["kind"], record.tags["variant"], record.tags["stage"]) == ("variant", name, "quant")
         expected = {
@@ -60,7 +60,7 @@ def test_the_names_that_scripts_rely_on(twelve) -> None:
 
 def test_what_it_learned_and_what_it_cost(twelve) -> None:
     place, _ = twelve
-    found = {name: record.metrics for name, record in place.variants(place.newest_sweep()).items()}
+    found = {name: record.metrics for name, record in place.variants(place.first_sweep()).items()}
     assert found["none-none"]["test_accuracy"] > 0.9
     # Of 57,482 parameters p1 and p2 prune 55,808 (conv2, conv3, dense1), half of them and four fifths.
     assert found["p1-none"]["sparsity"] == pytest.approx(0.5 * 55808 / 57482, abs=0.005)
@@ -72,13 +72,13 @@ def test_what_it_learned_and_what_it_cost(twelve) -> None:
 
 def test_cascades_of_p1_are_not_those_of_p2(twelve) -> None:
     place, _ = twelve
-    digests = [record.tags["digest"] for record in place.variants(place.newest_sweep()).values()]
+    digests = [record.tags["digest"] for record in place.variants(place.first_sweep()).values()]
     assert len(set(digests)) == 12
 
 
 def test_each_scheme_says_what_it_produced(twelve) -> None:
     place, _ = twelve
-    found = place.variants(place.newest_sweep())
+    found = place.variants(place.first_sweep())
     types = {name: (found[name].tags["input_dtype"], found[name].tags["output_dtype"]) for name in VARIANTS}
     assert {name for name, pair in types.items() if pair == ("int8", "int8")} == {"none-fiq", "p1-fiq", "p2-fiq"}
     assert {pair for name, pair in types.items() if "fiq" not in name} == {("float32", "float32")}
@@ -88,7 +88,7 @@ def test_each_scheme_says_what_it_produced(twelve) -> None:
 
 def test_the_comparison_is_on_screen_in_the_parent_and_in_files(twelve) -> None:
     place, done = twelve
-    sweep, store = place.newest_sweep(), place.store()
+    sweep, store = place.first_sweep(), place.store()
     table = [line for line in done.stdout.splitlines() if re.match(r"(none|p1|p2)-\w+ ", line)]
     assert len(table) == 12
     assert table[0].split()[0] == "none-none"
@@ -103,7 +103,7 @@ def test_the_comparison_is_on_screen_in_the_parent_and_in_files(twelve) -> None:
 
 def test_the_same_sweep_again_trains_and_prunes_nothing_and_a_deleted_stage_runs_again(twelve) -> None:
     place, _ = twelve
-    before = place.variants(place.newest_sweep())
+    before = place.variants(place.first_sweep())
     done = place.run("-m", "experiment=smoke", "prune=p1,p2", "quant=drq")
     assert done.returncode == 0, done.stderr
     assert place.stages() == ["p1", "p2", "train"]
@@ -129,7 +129,7 @@ def test_the_same_sweep_again_trains_and_prunes_nothing_and_a_deleted_stage_runs
 def test_from_scratch_with_one_seed_the_artifacts_are_the_same_to_the_byte(twelve, place: Place) -> None:
     done = place.run("-m", "experiment=smoke", "prune=p2", "quant=fiq,f16")
     assert done.returncode == 0, done.stderr
-    first = twelve[0].variants(min(twelve[0].store().search("tags.kind = 'sweep'"), key=lambda sweep: sweep.started))
+    first = twelve[0].variants(twelve[0].first_sweep())
     for name, record in place.variants(place.newest_sweep()).items():
         assert record.tags["digest"] == first[name].tags["digest"], name
 
