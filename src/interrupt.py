@@ -26,11 +26,15 @@ def watch() -> None:
 def closed_by(close: Callable[[], None]) -> Iterator[None]:
     """`close` is called once if the block is interrupted, by whichever thread gets to it."""
     global _closing
-    called = threading.Lock()
+    closing = threading.Lock()
+    closed = False
 
     def once() -> None:
-        if called.acquire(blocking=False):
-            close()
+        nonlocal closed
+        with closing:  # who comes second waits until the first is through
+            if not closed:
+                closed = True
+                close()
 
     _closing = once
     try:
