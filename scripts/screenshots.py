@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -22,14 +22,13 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs/images"
 FLAGS = (
     "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
     "disable-component-update", "disable-sync", "hide-scrollbars",
 )  # fmt: skip
-SIZE = (1280, 800)
+SIZE = (1280, 940)
 PATIENCE_SECONDS = 240
 
 
@@ -83,28 +82,37 @@ def main(uri: str = "sqlite:///mlruns/mlflow.db", wanted: str = "latest") -> Non
     with ui(uri) as address, tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as driver:
         children = quote(f"tags.sweep = '{sweep.run.run_id}' and tags.kind = 'variant'")
         compared = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
+        runs_of_sweep = f"experiments/{experiment}/runs?searchFilter={children}"
+        driver.implicitly_wait(60)
+        driver.get(f"{address}/#/{runs_of_sweep}")
+        # What the UI of MLflow 3 opens by itself on a first visit, and the view that is not for training.
+        driver.find_element(By.CSS_SELECTOR, "[data-component-id='mlflow.assistant.chat_panel.close']").click()
+        driver.find_element(By.XPATH, "//*[text()='Model training']").click()
         pages = {
-            "runs": (f"experiments/{experiment}/runs?searchFilter={children}", "p2-fiq"),
-            "charts": (f"experiments/{experiment}/runs?searchFilter={children}&compareRunsMode=CHART", "gzip_bytes"),
-            "description": (f"experiments/{experiment}/runs/{sweep.run.run_id}", "Description"),
-            "report": (f"experiments/{experiment}/runs/{sweep.run.run_id}/artifacts/report.html", "report.html"),
-            "parallel-coordinates": (f"compare-runs?{compared}", "Parallel Coordinates"),
+            "runs": (runs_of_sweep, f"//a[contains(., '{sweep.run.name[:14]}')]"),
+            "charts": (f"{runs_of_sweep}&compareRunsMode=CHART", "//*[contains(text(), 'Model metrics')]"),
+            "description": (f"experiments/{experiment}/runs/{sweep.run.run_id}", "//td[contains(., 'p2-fiq')]"),
+            "report": (f"experiments/{experiment}/runs/{sweep.run.run_id}/artifacts/report.html", "//iframe"),
+            "parallel-coordinates": (f"compare-runs?{compared}", "//*[contains(text(), 'Parallel Coordinates')]"),
         }
-        for name, (page, text) in pages.items():
+        for name, (page, shows) in pages.items():
             driver.get(f"{address}/#/{page}")
-            driver.refresh()
-            shot(driver, name, until=lambda d, text=text: text in d.find_element(By.TAG_NAME, "body").text)
+            driver.find_element(By.XPATH, shows)
+            if name == "runs":  # the variants, which are folded up below their sweep
+                driver.find_element(By.CSS_SELECTOR, ".ag-row button").click()
+            shot(driver, name)
         for name, tab in (("scatter-plot", "Scatter Plot"), ("box-plot", "Box Plot")):
             driver.find_element(By.XPATH, f"//*[@role='tab'][contains(., '{tab}')]").click()
-            shot(driver, name, until=lambda d: d.find_elements(By.CSS_SELECTOR, ".js-plotly-plot"))
+            driver.find_element(By.CSS_SELECTOR, ".js-plotly-plot")
+            shot(driver, name)
 
 
-def shot(driver: webdriver.Chrome, name: str, until: Callable[[webdriver.Chrome], object]) -> None:
-    WebDriverWait(driver, PATIENCE_SECONDS).until(until)
-    time.sleep(6)  # plots are drawn after their data has come
+def shot(driver: webdriver.Chrome, name: str) -> None:
+    time.sleep(8)  # plots are drawn after their data has come
+    driver.execute_script("document.querySelectorAll('[data-component-id*=assistant]').forEach((e) => e.remove())")
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     file = IMAGES / f"{name}.png"
-    picture.quantize(64, dither=Image.Dither.NONE).save(file, optimize=True)
+    picture.quantize(192, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file}: {file.stat().st_size / 1e3:.0f} kB")
 
 

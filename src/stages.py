@@ -313,8 +313,9 @@ def _params(request: Request) -> dict[str, Any]:
     params: dict[str, Any] = {"data": config.data.name, "model": config.model.name, "train": config.train.name}
     for step in (*config.transforms, config.quant):
         params[step.group] = step.name
-        if step.name != "none" and hasattr(step.settings, "final_sparsity"):
-            params[f"{step.group}_final_sparsity"] = step.settings.final_sparsity
+        if hasattr(step.settings, "final_sparsity"):
+            # A number for every variant: the UI's plots draw a missing one at the end of the axis.
+            params[f"{step.group}_final_sparsity"] = 0.0 if step.name == "none" else step.settings.final_sparsity
         if step.group == request.stage.group:
             break
     params |= {
