@@ -10,11 +10,13 @@ python=${1:?usage: setup.sh PYTHON VENV EXTRAS} venv=$2 extras=$3
 
 rm -rf "$venv"
 trap 'rm -rf "$venv"' EXIT
-echo "setup: making $venv from requirements.lock (about 3 GB, a minute or two)"
+echo "setup: making $venv from requirements.lock: TensorFlow and what it needs, about 3 GB, a minute or a few" >&2
 "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$(grep -oE '^uv==[^ ]+' requirements.lock)"
 flags=()
 for extra in ${extras//,/ }; do flags+=(--extra "$extra"); done
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --verify-hashes --compile-bytecode \
+[[ -t 2 ]] || flags+=(--quiet)  # on a terminal uv shows how far it is
+"$venv/bin/uv" pip install --python "$venv/bin/python" --verify-hashes --compile-bytecode \
     --requirements pyproject.toml "${flags[@]}" --constraint requirements.lock
 trap - EXIT
+echo "setup: done in $SECONDS s" >&2

@@ -52,7 +52,7 @@ class Digits:
     """The 1,797 handwritten digits (8 x 8, 10 classes) that scikit-learn ships."""
 
     image_size: ImageSize = 8
-    validation: SplitShare = 0.15
+    validation: SplitShare = 0.25
     test: SplitShare = 0.25
 
 

@@ -16,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from src import stats
 from src.audit import gives_probabilities
+from src.backend import quiet
 from src.config import Preprocess, UserError
 from src.data import Split
 from src.data import preprocess as to_float
@@ -172,8 +173,9 @@ class _Model:
     def __init__(self, path: Path, threads: int, logits: bool | None = None) -> None:
         self.path = path
         try:
-            self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
-            self.interpreter.allocate_tensors()
+            with quiet():  # LiteRT tells which delegate it made
+                self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
+                self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path}: can't be loaded: {' '.join(str(error).split())}") from error
         inputs, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()

@@ -12,6 +12,11 @@ class Progress:
     def __init__(self, log: logging.Logger) -> None:
         self.log = log
         self.started = self.said = time.monotonic()
+        self.pace_from = (0.0, self.started)
+
+    def warmed_up(self, share: float) -> None:
+        """What took until here, such as compiling, does not come again: the time left is told from here on."""
+        self.pace_from = (share, time.monotonic())
 
     def __call__(self, share: float, what: str, last: bool = False) -> None:
         """`share` of 1 is done, which goes without saying; `what` is being done. The `last` line of a job that was long
@@ -20,5 +25,7 @@ class Progress:
         spent = now - self.started
         if (now - self.said > SECONDS_BETWEEN_LINES and share < 1) or (last and spent > 2):
             self.said = now
-            left = f", {spent / share - spent:.0f} s left" if 0 < share < 1 else ""
+            share_before, then = self.pace_from
+            pace = (now - then) / (share - share_before) if share > share_before else 0.0
+            left = f", {pace * (1 - share):.0f} s left" if pace and share < 1 else ""
             self.log.info("  %s (%.0f s%s)", what, spent, left)

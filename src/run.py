@@ -60,12 +60,13 @@ def multirun(sweeper: Any, arguments: list[str]) -> str | None:
     overrides = OverridesParser.create(config_loader=loader).parse_overrides([*grid, *arguments])
     (lists,) = sweeper.split_arguments(overrides, None)
     folder = Path(config.hydra.sweep.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "multirun.yaml")
     done, parallel = 0, _parallel(config)
 
     def launch(jobs: Sequence[Job], parent_run: str) -> list[sweep.Outcome]:
         nonlocal done
+        if not done:
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(config, folder / "multirun.yaml")
         at_a_time = min(parallel, len(jobs))
         batch = [[*job.variant.overrides, *_instructions(job, parent_run, at_a_time)] for job in jobs]
         returns = sweeper.launcher.launch(batch, initial_job_idx=done)
@@ -215,6 +216,23 @@ def _record(error: BaseException) -> None:
 
 def _options(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def _groups() -> str:
+    """For `--help`: a line per group, its default first."""
+    defaults: dict[str, Any] = {}
+    for default in OmegaConf.load(CONF / "config.yaml").defaults:
+        defaults |= default if isinstance(default, DictConfig) else {}
+    lines = []
+    for group in sorted(directory.name for directory in CONF.iterdir() if directory.is_dir()):
+        if group in defaults:
+            others = [option for option in _options(group) if option != defaults[group]]
+            default = f"{defaults[group]} (default)" if defaults[group] else ""
+            lines.append(f"  {group}={', '.join(filter(None, [default, *others]))}")
+    return "\n".join(lines)
+
+
+OmegaConf.register_new_resolver("groups", _groups, replace=True)
 
 
 def _refuse_null_options(arguments: Sequence[str]) -> None:

@@ -49,17 +49,18 @@ def run(
     """
     variants = plan.expand(overrides, compose)
     config = variants[0].config
+    there = Store(config.tracking) if store_exists(config.tracking) else None
+    if there and not config.plan:
+        for record in there.kill_abandoned():
+            log.info("%s (run %s) was left by a process that is no more; closed as KILLED", record.name, record.run_id)
+    planned = plan.make(variants, there, config.reuse)
     if config.plan:
-        there = Store(config.tracking) if store_exists(config.tracking) else None
-        plan.show(plan.make(variants, there, config.reuse), parallel, Console(soft_wrap=True))
+        plan.show(planned, parallel, Console(soft_wrap=True))
         return None
-    store = Store(config.tracking)
-    for record in store.kill_abandoned():
-        log.info("%s (run %s) was left by a process that is no more; closed as KILLED", record.name, record.run_id)
-    planned = plan.make(variants, store, config.reuse)
     for job in planned.jobs:
         if job.stage.parent is None:
             stages.check(job.variant.config)
+    store = there or Store(config.tracking)
     name = f"sweep-{time.strftime('%Y%m%d-%H%M%S')}"
     parent = store.start(
         "sweep", name, tags={"command": command}, params={"data": config.data.name, "variants": len(variants)}
@@ -190,7 +191,9 @@ class _Watch:
             except Exception:
                 continue  # the work itself will tell of a store that is gone
             done, running = runs.get("FINISHED", []), runs.get("RUNNING", [])
-            names = f"{len(done)} of {len(self.jobs)} stages done; running: {', '.join(sorted(running)) or 'none'}"
+            names = f"{len(done)} of {len(self.jobs)} stages done"
+            if running:
+                names += f"; running: {', '.join(sorted(running))}"
             if names == said or not done or self.over.is_set():
                 continue
             said, elapsed = names, time.monotonic() - self.started

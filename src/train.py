@@ -238,7 +238,9 @@ class _Validation:
         self.epoch = epoch
 
     def _step(self, step: int, logs: dict[str, float]) -> None:
-        if self.epoch or step:  # the first step compiles
+        if not self.epoch and not step:  # the first step compiles
+            self.progress.warmed_up(1 / self.steps / self.epochs)
+        else:
             self._say(f"step {step + 1}/{self.steps}  loss {logs['loss']:.3f}", (step + 1) / self.steps)
 
     def _end(self, epoch: int, logs: dict[str, float]) -> None:

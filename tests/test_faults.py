@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Place, environment
 
 from src import tracking
+from src.config import Tracking
 
 SMALL = (
     "-m",
@@ -245,8 +247,6 @@ def free_port() -> int:
 
 
 def on_server(server: Server) -> dict[str, str]:
-    from src.config import Tracking
-
     store = tracking.Store(Tracking(uri=server.uri, experiment="compression"))
     sweep = store.search("tags.kind = 'sweep'", 1)[0]
     found = store.search(f"tags.kind = 'variant' and tags.`mlflow.parentRunId` = '{sweep.run_id}'")
@@ -279,6 +279,46 @@ def test_a_server_that_does_not_answer_at_all_is_one_line(place: Place) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: tracking.uri=http://127.0.0.1:")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def cluster(place: Place) -> Iterator[str]:
+    """Address of a Ray cluster of two nodes with a core each, on this machine."""
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="make setup EXTRAS=dev,ray")
+    ray, port = str(Path(sys.executable).with_name("ray")), free_port()
+    head = ["--head", f"--port={port}", "--include-dashboard=false"]
+    try:
+        for which in (head, [f"--address=127.0.0.1:{port}"]):
+            subprocess.run(
+                [ray, "start", *which, "--num-cpus=1", "--disable-usage-stats"],
+                cwd=place.folder,
+                env=environment(),
+                check=True,
+                capture_output=True,
+            )
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run([ray, "stop", "--force"], check=False, capture_output=True)
+
+
+@pytest.mark.long
+def test_a_ray_cluster_of_two_nodes_does_each_stage_once(place: Place, cluster: str) -> None:
+    (place.folder / "server").mkdir()
+    server = Server(place.folder / "server", free_port(), f"sqlite:///{place.folder}/server/mlflow.db")
+    try:
+        done = place.run(
+            *("-m", "experiment=smoke", "tracking=server", f"tracking.uri={server.uri}", "hydra/launcher=ray"),
+            f"+hydra.launcher.ray.init.address='{cluster}'",
+            "+hydra.launcher.ray.init.object_store_memory=null",
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(on_server(server)) == 12
+        store = tracking.Store(Tracking(uri=server.uri, experiment="compression"))
+        assert sorted(record.name for record in store.search("tags.kind = 'stage'")) == ["p1", "p2", "train"]
+        nodes = {record.tags["node"] for record in store.search("tags.kind = 'variant'")}
+        assert len(nodes) == 2
+    finally:
+        server.stop()
 
 
 @pytest.mark.skipif(not shutil.which("pg_ctlcluster"), reason="Debian's postgresql is not installed")

@@ -152,14 +152,18 @@ def rows(*drops: tuple[str, int, float]) -> tuple[report.Row, ...]:
 
 def test_the_sentence_names_the_smallest_that_is_surely_within_the_margin() -> None:
     found = report.Comparison("", rows(("p1-drq", 1, 2e5), ("p2-drq", 50, 1e5), ("none-drq", 0, 3e5)))
-    said = sentence(found, 0.01)
+    said = sentence(found, Compare(0.01))
     assert said.startswith("p1-drq: 5.00 × smaller, accuracy −0.1 points [")
-    assert said.endswith(": equal within the margin")
+    assert said.endswith(" on 1,000 test images: equal within the margin (chosen on 1,000 validation images)")
 
 
 def test_the_sentence_says_when_none_is() -> None:
-    said = sentence(report.Comparison("", rows(("p2-drq", 50, 1e5))), 0.01)
-    assert said.startswith("No variant is sure to stay within 1 point of the dense baseline on 1,000 images")
+    found = report.Comparison("", rows(("p2-drq", 50, 1e5)))
+    said = sentence(found, Compare(0.01))
+    assert said.startswith("No variant is sure to stay within 1 point of the dense baseline on the 1,000 validation")
+    assert "equal predictions" not in said
+    # Of 1,000 images none may change, and still 3.84 / 1,003.84 is possible (Newcombe).
+    assert sentence(found, Compare(0.002)).endswith(": equal predictions on so few images leave 0.4 possible")
 
 
 def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() -> None:

@@ -52,7 +52,10 @@ def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, j
         for training in trainings
     ]
     rows = [row for comparison in comparisons for row in comparison.rows]
-    store.describe(parent, "\n\n".join([*(f"**{_sentence(c, judged)}**" for c in comparisons), _table(rows, judged)]))
+    store.describe(
+        parent,
+        "\n\n".join([*(f"**{sentence(c, judged)}**" for c in comparisons), report.markdown(rows, judged.confidence)]),
+    )
     store.keep_text(parent, report.as_csv(rows), "comparison.csv")
     sweep = _sweep(entries, comparisons, store, parent, judged)
     measured = {
@@ -65,17 +68,9 @@ def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, j
     console = Console(soft_wrap=False, highlight=False)
     report.print_table(rows, console, judged.confidence)
     for comparison in comparisons:
-        console.print(_sentence(comparison, judged) + ".", markup=False)
+        console.print(sentence(comparison, judged) + ".", markup=False)
     console.print(f"report  {folder / REPORT}\nruns    make ui\nchoose  make pick", markup=False)
     return {row.label: row.failed for row in rows if row.failed}
-
-
-def _sentence(comparison: report.Comparison, judged: Compare) -> str:
-    return sentence(comparison, judged.margin)
-
-
-def _table(rows: Sequence[report.Row], judged: Compare) -> str:
-    return report.markdown(rows, judged.confidence)
 
 
 # --- One training ----------------------------------------------------------------------------------------------

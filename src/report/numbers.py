@@ -32,5 +32,5 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}"
 
 
-def images(count: int) -> str:
-    return f"{count:,} image{'s' * (count != 1)}"
+def images(count: int, split: str) -> str:
+    return f"{count:,} {split} image{'s' * (count != 1)}"

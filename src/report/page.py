@@ -11,9 +11,10 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from src.config import Compare
 from src.report import figures, numbers
 from src.report.rows import Comparison, Row, Sweep, duplicates, front
-from src.stats import Interval
+from src.stats import Interval, newcombe_paired
 
 LAYERS = 6  # shown apart; the rest is summed
 SMALLEST_PICTURE = 96  # pixels: smaller images are enlarged without smoothing
@@ -32,9 +33,10 @@ def page(sweep: Sweep) -> str:
     )
 
 
-def sentence(comparison: Comparison, margin: float) -> str:
+def sentence(comparison: Comparison, judged: Compare) -> str:
     """The question answered: what the smallest variant costs that is within the margin on the validation split with
     the upper end of its interval; reported on the test split."""
+    margin = judged.margin
     row = answer(comparison, margin)
     if row is None:
         nearest = min(
@@ -44,12 +46,19 @@ def sentence(comparison: Comparison, margin: float) -> str:
         )
         if nearest is None or nearest.validation is None:
             return "There is nothing to compare"
-        return (
+        seen = nearest.validation
+        said = (
             f"No variant is sure to stay within {100 * margin:g} point{'s' * (margin != 0.01)} of the dense baseline "
-            f"on {numbers.images(nearest.validation.images)}; nearest is {nearest.label}, which may lose up to "
-            f"{100 * nearest.validation.drop.high:.1f}"
+            f"on the {numbers.images(seen.images, 'validation')}; nearest is {nearest.label}, which may lose up to "
+            f"{100 * seen.drop.high:.1f}"
         )
+        right = seen.both_right + seen.right_to_wrong
+        surest = newcombe_paired(right, 0, 0, seen.images - right, judged.confidence).high
+        if surest > margin:
+            said += f": equal predictions on so few images leave {100 * surest:.1f} possible"
+        return said
     assert row.paired
+    assert row.validation
     assert row.verdict
     parts = [f"{numbers.times(1 / row.metrics['gzip_ratio'])} × smaller"]
     if row.speedup:
@@ -59,7 +68,8 @@ def sentence(comparison: Comparison, margin: float) -> str:
     drop = row.paired.drop
     change = Interval(-drop.estimate, -drop.high, -drop.low)
     parts.append(f"accuracy {numbers.points(change.estimate)} points {numbers.interval(change)}")
-    return f"{row.label}: {', '.join(parts)}: {row.verdict.call}"
+    tested, chosen = numbers.images(row.paired.images, "test"), numbers.images(row.validation.images, "validation")
+    return f"{row.label}: {', '.join(parts)} on {tested}: {row.verdict.call} (chosen on {chosen})"
 
 
 def answer(comparison: Comparison, margin: float) -> Row | None:
@@ -91,7 +101,7 @@ def _view(comparison: Comparison, sweep: Sweep, index: int) -> dict[str, Any]:
     return {
         "this": comparison,
         "anchor": f"training-{index}" if len(sweep.comparisons) > 1 else "",
-        "sentence": sentence(comparison, judged.margin),
+        "sentence": sentence(comparison, judged),
         "answer": answered.variant if answered else None,
         "drawn": drawn,
         "measured": measured,
