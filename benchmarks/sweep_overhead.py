@@ -2,8 +2,8 @@
 
 One side runs the sweep; the other a bare script that trains, prunes, converts, evaluates and audits the same with the
 same stage functions in one process, and nothing else. They alternate; latency is left out of both. Then the sweep
-runs again on a store that has it all, and (--naive) as twelve independent jobs that each train and prune for
-themselves.
+runs again on a store that has it all, and (--naive) the bare script as twelve independent jobs that each train and prune
+for themselves.
 
     python -m benchmarks.sweep_overhead [--rounds 3] [--naive] [OVERRIDE …]
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # As little latency as there is: it is measured for as long as one says, on both sides of no comparison.
 QUICK = ["benchmark.seconds=0.1", "benchmark.operators=false", "benchmark.instances=1", "benchmark.rounds=2"]
-GRID = [(p, q) for p in ("none", "p1", "p2") for q in ("none", "drq", "fiq", "f16")]
+GRID = [f"{prune}-{quant}" for prune in ("none", "p1", "p2") for quant in ("none", "drq", "fiq", "f16")]
 
 BARE = """
 import logging, sys, tempfile
@@ -36,13 +36,13 @@ logging.basicConfig(level=logging.INFO)
 folder = Path(tempfile.mkdtemp())
 configs = {}
 with initialize_config_dir(str(run.CONF), version_base="1.3"):
-    for prune in ("none", "p1", "p2"):
-        for quant in ("none", "drq", "fiq", "f16"):
-            composed = compose("config", [*sys.argv[1:], f"prune={prune}", f"quant={quant}"], return_hydra_config=True)
-            choices = OmegaConf.to_container(composed.hydra.runtime.choices)
-            task_only = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-            plain = OmegaConf.to_container(task_only, resolve=True)
-            configs[prune, quant] = load(plain, choices)
+    for variant in sys.argv[1].split(","):
+        prune, quant = variant.split("-")
+        composed = compose("config", [*sys.argv[2:], f"prune={prune}", f"quant={quant}"], return_hydra_config=True)
+        choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+        task_only = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+        plain = OmegaConf.to_container(task_only, resolve=True)
+        configs[prune, quant] = load(plain, choices)
 backend.prepare()
 made = {}
 for (prune, quant), config in configs.items():
@@ -83,7 +83,7 @@ def main() -> None:
     product, bare, again = [], [], []
     for number in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-            bare.append(seconds(Path(other), "-c", BARE, *overrides))
+            bare.append(seconds(Path(other), "-c", BARE, ",".join(GRID), *overrides))
             product.append(seconds(Path(one), "-m", "src.run", "-m", *overrides, *QUICK))
             again.append(seconds(Path(one), "-m", "src.run", "-m", *overrides, *QUICK))
         print(
@@ -96,9 +96,9 @@ def main() -> None:
     print(f"median: {statistics.median(ratios):.3f} of the bare script; again {statistics.median(repeats):.3f}")
     if arguments.naive:
         total = 0.0
-        for prune, quant in GRID:
+        for variant in GRID:
             with tempfile.TemporaryDirectory() as alone:
-                total += seconds(Path(alone), "-m", "src.run", *overrides, *QUICK, f"prune={prune}", f"quant={quant}")
+                total += seconds(Path(alone), "-c", BARE, variant, *overrides)
         sweep = statistics.median(product)
         print(f"twelve independent jobs: {total:.1f} s, {total / sweep:.2f} times the sweep's {sweep:.1f} s")
 

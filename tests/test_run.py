@@ -47,6 +47,8 @@ def test_wrong_input_is_one_line_with_exit_code_2(place: Place, arguments: list[
     assert done.stdout == ""
     assert "Traceback" in (place.folder / "mlruns/hydra/errors.log").read_text()
     assert not (place.folder / "mlruns/mlflow.db").exists(), "nothing was recorded"
+    if "-m" in arguments:
+        assert [file.name for file in (place.folder / "mlruns/hydra").iterdir()] == ["errors.log"]
 
 
 def test_a_store_that_cannot_be_written_is_one_line(place: Place) -> None:
@@ -82,5 +84,9 @@ assert not slow, slow
 def test_help_shows_groups_options_and_examples(place: Place) -> None:
     done = place.run("--help")
     assert done.returncode == 0
-    for expected in ("python -m src.run -m prune=p1,p2 quant=drq,fiq,f16", "quant: drq, f16, fiq, none", "epochs: 20"):
+    for expected in (
+        "python -m src.run -m prune=p1,p2 quant=drq,fiq,f16",
+        "quant=none (default), drq, f16, fiq",
+        "epochs: 20",
+    ):
         assert expected in done.stdout

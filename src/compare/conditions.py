@@ -28,7 +28,7 @@ def facts(config: Config, variants: int, sweep: Record, uri: str) -> dict[str, s
         "command": sweep.tags.get("command", ""),
         "seed": str(config.seed),
         "commit": commit(),
-        "data": f"{config.data.name} {plain(config.data.settings)}",
+        "data": ", ".join([config.data.name, *(f"{k}={v}" for k, v in plain(config.data.settings).items())]),
         "fingerprint of the data": data.fingerprint,
         "libraries": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",

@@ -1,7 +1,7 @@
 """What the sweep itself costs: 20 models x 10 policies x 8 schemes whose stages do nothing, through the real sweeper
 and a real store. Prints milliseconds per variant of planning, of tracking and of closing, for growing sweeps.
 
-    python -m benchmarks.sweep_scale [--sizes 100,400,1600]
+    python -m scripts.sweep_scale [--sizes 100,400,1600]
 """
 
 import argparse
@@ -136,7 +136,7 @@ def main() -> None:
         tiny = Path(folder) / "tiny.tflite"
         subprocess.run([sys.executable, "-c", TINY, str(tiny)], check=True, capture_output=True)
         for size in arguments.sizes.split(","):
-            command = [sys.executable, "-m", "benchmarks.sweep_scale", "--one", size, "--tiny", str(tiny)]
+            command = [sys.executable, "-m", "scripts.sweep_scale", "--one", size, "--tiny", str(tiny)]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             print(next(line for line in output.splitlines() if "together" in line), flush=True)
 
