@@ -2,8 +2,8 @@
 
 One side runs the sweep; the other a bare script that trains, prunes, converts, evaluates and audits the same with the
 same stage functions in one process, and nothing else. They alternate; latency is left out of both. Then the sweep
-runs again on a store that has it all, and (--naive) the bare script as twelve independent jobs that each train and prune
-for themselves.
+runs again on a store that has it all, and (--naive) the bare script as twelve independent jobs that each train and
+prune for themselves.
 
     python -m benchmarks.sweep_overhead [--rounds 3] [--naive] [OVERRIDE …]
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # As little latency as there is: it is measured for as long as one says, on both sides of no comparison.
-QUICK = ["benchmark.seconds=0.1", "benchmark.operators=false", "benchmark.instances=1", "benchmark.rounds=2"]
+QUICK = ["benchmark.seconds=0.1", "benchmark.operators=false", "benchmark.instances=3", "benchmark.rounds=3"]
 GRID = [f"{prune}-{quant}" for prune in ("none", "p1", "p2") for quant in ("none", "drq", "fiq", "f16")]
 
 BARE = """

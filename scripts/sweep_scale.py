@@ -18,13 +18,11 @@ from pathlib import Path
 import numpy as np
 from hydra import initialize_config_dir
 
-from src import compare, plan, run, sweep
+from src import compare, plan, run, stages, sweep
 from src.evaluate import Predictions
 from src.tracking import AUDIT, CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
 
 POLICIES, SCHEMES = 10, 8
-IMAGES = 1000
-
 # A real file that a real interpreter runs: closing loads and times what the sweep recorded.
 TINY = """
 import sys, tensorflow as tf
@@ -38,41 +36,37 @@ open(sys.argv[1], "wb").write(converter.convert())
 def recorded(tiny: Path, spent: dict[str, float]) -> sweep.Launch:
     """Records each job as a real one would, without doing it."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, IMAGES)
-    scores = np.full(IMAGES, 0.9, np.float32)
 
     def launch(jobs: Sequence[plan.Job], parent: str) -> list[sweep.Outcome]:
         started = time.perf_counter()
         store = Store(jobs[0].variant.config.tracking)
         outcomes = []
-        with tempfile.TemporaryDirectory() as scratch:
-            for job in jobs:
-                kind = "variant" if job.is_variant else "stage"
-                tags = {"stage": job.stage.group, "key": job.stage.key}
-                tags |= {"variant": job.variant.name} if job.is_variant else {}
-                params = {"model": job.variant.config.model.name, "seed": job.variant.config.seed}
-                with (
-                    store.alone(job.stage.key),
-                    store.run(kind, job.title, tags=tags, params=params, parent=parent) as i,
-                ):
-                    if job.is_variant:
-                        for split in ("train", "validation", "test"):
-                            predicted = np.where(rng.random(IMAGES) < 0.9, labels, 0).astype(np.int32)
-                            file = Path(scratch) / Path(predictions_path(split)).name
-                            Predictions(labels, predicted, scores, scores).save(file)
-                            store.keep(i, file, str(Path(predictions_path(split)).parent))
-                        file = Path(scratch) / Path(artifact_path(job.variant.name)).name
-                        file.write_bytes(tiny.read_bytes())
-                        store.log(i, metrics=dict.fromkeys(MEASURED, 0.5), tags={"digest": sha256(file)})
-                        store.keep(i, file, str(Path(artifact_path(job.variant.name)).parent))
-                        store.keep_text(i, '{"layers": []}', AUDIT)
-                    else:
-                        file = Path(scratch) / Path(CHECKPOINT).name
-                        file.write_bytes(b"checkpoint")
-                        store.log(i, metrics={"validation_accuracy": 0.9}, tags={"digest": sha256(file)})
-                        store.keep(i, file, str(Path(CHECKPOINT).parent))
-                    store.keep_text(i, job.variant.config.text, "config.yaml")
-                outcomes.append(sweep.Outcome(i))
+        for job in jobs:
+            kind = "variant" if job.is_variant else "stage"
+            tags = {"stage": job.stage.group, "key": job.stage.key}
+            tags |= {"variant": job.variant.name} if job.is_variant else {}
+            tags |= {"parent_key": job.stage.parent.key} if job.stage.parent else {}
+            params = {"model": job.variant.config.model.name, "seed": job.variant.config.seed}
+            with (
+                store.alone(job.stage.key),
+                tempfile.TemporaryDirectory() as scratch,
+                store.run(kind, job.title, tags=tags, params=params, parent=parent) as run_id,
+            ):
+                made = Path(scratch)
+                file = made / (artifact_path(job.variant.name) if job.is_variant else CHECKPOINT)
+                file.parent.mkdir()
+                file.write_bytes(tiny.read_bytes())
+                store.log(run_id, metrics=dict.fromkeys(MEASURED, 0.5), tags={"digest": sha256(file)})
+                if job.is_variant:
+                    (made / predictions_path("test")).parent.mkdir()
+                    for name, split in stages.dataset(job.variant.config).splits().items():
+                        predicted = np.where(rng.random(len(split)) < 0.9, split.labels, 0).astype(np.int32)
+                        scores = np.full(len(split), 0.9, np.float32)
+                        Predictions(split.labels, predicted, scores, scores).save(made / predictions_path(name))
+                    (made / AUDIT).write_text('{"layers": []}')
+                (made / "config.yaml").write_text(job.variant.config.text)
+                store.keep_all(run_id, made)
+                outcomes.append(sweep.Outcome(run_id))
         spent["tracking"] += time.perf_counter() - started
         return outcomes
 
@@ -107,7 +101,7 @@ def measure(models: int, tiny: Path) -> dict[str, float]:
         (compare.benchmark, "measure", "latency (its own budget)"),
     ):
         timed(module, name, row)
-    settings = ["benchmark.seconds=1", "benchmark.operators=false", "benchmark.rounds=2", "benchmark.instances=1"]
+    settings = ["benchmark.seconds=1", "benchmark.operators=false", "benchmark.rounds=3", "benchmark.instances=3"]
     with (
         tempfile.TemporaryDirectory() as folder,
         chdir(folder),

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -190,7 +191,8 @@ def _checkpoint(request: Request, store: Store, scratch: Path) -> str:
     with store.run(
         "stage", stage.name, tags=_tags(stage), params=_params(request), parent=request.parent_run
     ) as run_id:
-        file = scratch / Path(CHECKPOINT).name
+        file = scratch / CHECKPOINT
+        file.parent.mkdir()
         if stage.parent is None:
             model = config.model
             build = functools.partial(model.function, model.settings, data.shape, len(data.classes))
@@ -200,8 +202,7 @@ def _checkpoint(request: Request, store: Store, scratch: Path) -> str:
         store.log(
             run_id, metrics=trained.metrics, tags={**trained.tags, "digest": sha256(file)}, history=trained.history
         )
-        store.keep(run_id, file, str(Path(CHECKPOINT).parent))
-        _keep_conditions(request, store, run_id)
+        _keep(scratch, request, store, run_id)
     return run_id
 
 
@@ -210,7 +211,9 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
     tags = _tags(stage) | {"variant": name}
     with store.run("variant", name, tags=tags, params=_params(request), parent=request.parent_run) as run_id:
         log.info("%s: convert, evaluate %s images", name, f"{sum(map(len, data.splits().values())):,}")
-        artifact = scratch / f"{name}.tflite"
+        artifact = scratch / artifact_path(name)
+        artifact.parent.mkdir()
+        (scratch / predictions_path("test")).parent.mkdir()
         converted = stage.step.function(stage.step.settings, _parent(stage, store), _task(config))
         artifact.write_bytes(converted.content)
         if audit.is_sparse_encoded(artifact) and (why := benchmark.why_it_cannot_run(artifact)):
@@ -228,8 +231,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                     progress=_counting(split_name, len(split)),
                     logits=_task(config).logits,
                 )
-                predictions.save(file := scratch / Path(predictions_path(split_name)).name)
-                store.keep(run_id, file, str(Path(predictions_path(split_name)).parent))
+                predictions.save(scratch / predictions_path(split_name))
                 metrics[f"{split_name}_accuracy"] = predictions.accuracy
                 if split_name == "test":
                     metrics["balanced_accuracy"] = predictions.balanced_accuracy
@@ -253,9 +255,8 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                 "float_operators": _counted(op.name for op in found.operators if op.computes == "float"),
             },
         )
-        store.keep(run_id, artifact, str(Path(artifact_path(name)).parent))
-        store.keep_text(run_id, json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1), AUDIT)
-        _keep_conditions(request, store, run_id)
+        (scratch / AUDIT).write_text(json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1))
+        _keep(scratch, request, store, run_id)
     return run_id
 
 
@@ -328,7 +329,9 @@ def _params(request: Request) -> dict[str, Any]:
     return params
 
 
-def _keep_conditions(request: Request, store: Store, run_id: str) -> None:
-    store.keep_text(run_id, request.config.text, "config.yaml")
+def _keep(made: Path, request: Request, store: Store, run_id: str) -> None:
+    """The folder of what a stage has made into its run, with the config and the log."""
+    (made / "config.yaml").write_text(request.config.text)
     if request.log_file and request.log_file.is_file():
-        store.keep(run_id, request.log_file)
+        shutil.copy(request.log_file, made)
+    store.keep_all(run_id, made)

@@ -137,6 +137,7 @@ class Store:
             ) from error
         self.client: Any = _Patient(client, tracking.retry_seconds)
         self.hurried: Any = client
+        self._folders: dict[str, Path | None] = {}
 
     # --- Writing ---
 
@@ -216,8 +217,10 @@ class Store:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         history: Sequence[Mapping[str, float]] = (),
+        description: str | None = None,
     ) -> None:
-        """`history` is one dict of metrics per epoch, logged as steps."""
+        """`history` is one dict of metrics per epoch, logged as steps; `description` is Markdown, which the MLflow UI
+        shows on the run's page."""
         from mlflow.entities import Metric, Param, RunTag
 
         now = int(time.time() * 1000)
@@ -225,17 +228,17 @@ class Store:
         points += [Metric(name, float(value), now, len(history)) for name, value in (metrics or {}).items()]
         all_params = [Param(name, str(value)) for name, value in (params or {}).items()]
         all_tags = [RunTag(name, str(value)) for name, value in (tags or {}).items()]
+        all_tags += [RunTag("mlflow.note.content", description)] if description else []
         for start in range(0, max(1, len(points)), 1000):
             self.client.log_batch(
                 run_id, points[start : start + 1000], *(((), ()) if start else (all_params, all_tags))
             )
 
-    def describe(self, run_id: str, markdown: str) -> None:
-        """The description that the MLflow UI shows on the run's page."""
-        self.log(run_id, tags={"mlflow.note.content": markdown})
-
     def keep(self, run_id: str, file: Path, folder: str | None = None) -> None:
         self.client.log_artifact(run_id, str(file), folder)
+
+    def keep_all(self, run_id: str, folder: Path) -> None:
+        self.client.log_artifacts(run_id, str(folder))
 
     def keep_text(self, run_id: str, text: str, path: str) -> None:
         self.client.log_text(run_id, text, path)
@@ -255,7 +258,7 @@ class Store:
                 raise Damaged(f"run {record.run_id}: {earlier.name} is not what was recorded (its SHA-256 differs)")
             earlier.rename(whole / artifact_path(variant))
             shutil.rmtree(whole / PYFUNC, ignore_errors=True)  # what is registered stays with the run that was chosen
-            self.client.log_artifacts(run_id, str(whole))
+            self.keep_all(run_id, whole)
             measured = {*MEASURED, *(name for name in record.metrics if name.endswith("_bytes"))}
             self.log(run_id, metrics={name: value for name, value in record.metrics.items() if name in measured})
         return run_id
@@ -352,7 +355,10 @@ class Store:
         return records
 
     def get(self, run_id: str) -> Record:
-        return _record(self.client.get_run(run_id))
+        run = self.client.get_run(run_id)
+        uri = urlparse(run.info.artifact_uri)
+        self._folders[run_id] = Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
+        return _record(run)
 
     def file(self, run_id: str, path: str, digest: str | None = None) -> Path:
         """An artifact as a local file. Raises `Damaged` where it is missing or does not have the SHA-256 `digest`."""
@@ -384,8 +390,9 @@ class Store:
 
     def _local(self, run_id: str) -> Path | None:
         """The folder of a run's artifacts, where it is one of this machine."""
-        uri = urlparse(self.client.get_run(run_id).info.artifact_uri)
-        return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
+        if run_id not in self._folders:
+            self.get(run_id)
+        return self._folders[run_id]
 
 
 def store_exists(tracking: Tracking) -> bool:

@@ -33,6 +33,7 @@ def product(**options: str) -> list[list[str]]:
         ["experiment=report", "data=digits", "prune=p1", "quant=f16", "seed=3"],
         ["model=resnet8", "prune=magnitude", "train=none"],
         ["+prune.layers={types: [Dense]}", "prune=p1"],
+        ["model=mobilenet_v2", "model.alpha=0.35", "train.epochs=2", "experiment=smoke", "augment.flip=true"],
     ],
     ids=" ".join,
 )

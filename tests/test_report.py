@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Place
+from matplotlib.figure import Figure
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -166,6 +167,10 @@ def test_the_sentence_says_when_none_is() -> None:
     assert sentence(found, Compare(0.002)).endswith(": equal predictions on so few images leave 0.4 possible")
 
 
+def drawn(sweep: report.Sweep) -> list[dict[str, Figure]]:
+    return [figures.main(comparison, sweep.judged) for comparison in sweep.comparisons]
+
+
 def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() -> None:
     same = rows(("p1-fiq", 1, 2e5), ("p2-fiq", 1, 2e5))
     same = (
@@ -174,14 +179,15 @@ def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() ->
         report.Row("p2-drq", failed="it broke <so>"),
     )
     sweep = report.Sweep("sweep", "today", (report.Comparison("", same, {"test": 1000}),), Compare(), {"what": "x"})
-    text = page(sweep)
+    text = page(sweep, drawn(sweep))
     assert "p1-fiq, p2-fiq are equal to the byte" in text
     assert "it broke &lt;so&gt;" in text
 
 
 def test_each_training_of_a_sweep_has_a_section_of_its_own() -> None:
     of_seeds = tuple(report.Comparison(f"seed={seed}", rows(("p1-drq", seed, 2e5))) for seed in (1, 50))
-    text = page(report.Sweep("sweep", "today", of_seeds, Compare(), {"what": "x", "command": "run -m seed=1,50"}))
+    sweep = report.Sweep("sweep", "today", of_seeds, Compare(), {"what": "x", "command": "run -m seed=1,50"})
+    text = page(sweep, drawn(sweep))
     assert "<h1>run -m seed=1,50</h1>" in text
     for seed in (1, 50):
         assert f"<h2>seed={seed}</h2>" in text

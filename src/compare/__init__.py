@@ -52,10 +52,8 @@ def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, j
         for training in trainings
     ]
     rows = [row for comparison in comparisons for row in comparison.rows]
-    store.describe(
-        parent,
-        "\n\n".join([*(f"**{sentence(c, judged)}**" for c in comparisons), report.markdown(rows, judged.confidence)]),
-    )
+    said = [f"**{sentence(comparison, judged)}**" for comparison in comparisons]
+    store.log(parent, description="\n\n".join([*said, report.markdown(rows, judged.confidence)]))
     store.keep_text(parent, report.as_csv(rows), "comparison.csv")
     sweep = _sweep(entries, comparisons, store, parent, judged)
     measured = {
@@ -104,8 +102,7 @@ def _training(entries: Sequence[Entry], store: Store, how: Benchmark, judged: Co
         tags |= {"verdict": str(row.verdict)} if row.verdict else {}
         tags |= {"worst_class": row.worst_class[0]} if row.worst_class else {}
         tags |= {"error": row.failed} if row.failed else {}
-        store.log(record.run_id, metrics=new, tags=tags)
-        store.describe(record.run_id, _description(row))
+        store.log(record.run_id, metrics=new, tags=tags, description=_description(row))
         of_images = conditions.preprocessing(config, data, test[name])
         store.keep_text(record.run_id, json.dumps(of_images, indent=1, ensure_ascii=False), PREPROCESSING)
     made_of: dict[tuple[str, str], str] = {}
@@ -293,16 +290,10 @@ def _publish(sweep: report.Sweep, store: Store, parent: str) -> Path:
     """Into the parent run, and into a folder of this machine, which is given."""
     folder = REPORTS / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / REPORT).write_text(page(sweep))
+    main = [figures.main(comparison, sweep.judged) for comparison in sweep.comparisons]
+    (folder / REPORT).write_text(page(sweep, main))
     store.keep(parent, folder / REPORT)
-    for index, comparison in enumerate(sweep.comparisons):
-        drawn = {}
-        if any(row.measured for row in comparison.rows):
-            drawn["accuracy_over_size"] = figures.accuracy_over_size(
-                comparison, sweep.judged.margin, sweep.judged.confidence
-            )
-        if any(row.speedup for row in comparison.rows):
-            drawn["latency"] = figures.speedups(comparison)
+    for index, (comparison, drawn) in enumerate(zip(sweep.comparisons, main, strict=True)):
         if comparison.damaged:
             drawn["damaged_images"] = figures.pictures(comparison.damaged)
         for name, figure in drawn.items():

@@ -20,6 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from src.config import Compare
 from src.report.numbers import size, three, times
 from src.report.rows import Comparison, Damaged, Row, front
 
@@ -38,6 +39,7 @@ COLOURS = {
 }
 # Not by colour alone.
 MARKERS = {"baseline": "D", "better": "^", "equal": "o", "worse": "v", "undecided": "s"}
+MOST_LABELS = 40  # more find no room, and take long to find none
 WIDE, NARROW = 9.3, 3.75  # inches of 96 CSS pixels: what there is at 1280 and at 400 pixels
 
 
@@ -60,6 +62,16 @@ def kind(row: Row) -> str:
     if row.is_baseline:
         return "baseline"
     return row.verdict.call.split()[0] if row.verdict else "undecided"
+
+
+def main(comparison: Comparison, judged: Compare, style: str = "wide") -> dict[str, Figure]:
+    """The two main figures by name, as far as there is something to draw."""
+    drawn = {}
+    if any(row.measured for row in comparison.rows):
+        drawn["accuracy_over_size"] = accuracy_over_size(comparison, judged.margin, judged.confidence, style)
+    if comparison.latency and any(row.speedup for row in comparison.rows):
+        drawn["latency"] = speedups(comparison, style)
+    return drawn
 
 
 def accuracy_over_size(comparison: Comparison, margin: float, confidence: float, style: str = "wide") -> Figure:
@@ -246,6 +258,7 @@ def _label(figure: Figure, axes: Any, rows: Sequence[Row], look: Style) -> None:
     such a place, else where it covers no other name or point. A name that finds none is left out: the point still
     tells it when it is pointed at."""
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it stays as it is now
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     pixels = figure.dpi / 72
     points = axes.transData.transform(_positions(rows))
@@ -253,7 +266,7 @@ def _label(figure: Figure, axes: Any, rows: Sequence[Row], look: Style) -> None:
     taken = [Bbox([[x - half, y - half], [x + half, y + half]]) for x, y in points]
     lines = [box for line in axes.lines if len(line.get_xdata()) > 1 for box in _segments(line, pixels)]
     inside = axes.get_window_extent(renderer)
-    for row, (x, y) in zip(rows, points, strict=True):
+    for row, (x, y) in itertools.islice(zip(rows, points, strict=True), MOST_LABELS):
         at = (row.metrics["gzip_bytes"], 100 * row.metrics["test_accuracy"])
         text = axes.annotate(
             _short(row.variant, 16 if look.narrow else 30),

@@ -3,12 +3,13 @@
 import base64
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from src.config import Compare
@@ -20,12 +21,15 @@ LAYERS = 6  # shown apart; the rest is summed
 SMALLEST_PICTURE = 96  # pixels: smaller images are enlarged without smoothing
 
 
-def page(sweep: Sweep) -> str:
-    """HTML of everything that the sweep found."""
+def page(sweep: Sweep, wide: Sequence[Mapping[str, Figure]]) -> str:
+    """HTML of everything that the sweep found; `wide` are the main figures of each of its comparisons."""
     return _template().render(
         sweep=sweep,
         judged=sweep.judged,
-        comparisons=[_view(comparison, sweep, index) for index, comparison in enumerate(sweep.comparisons)],
+        comparisons=[
+            _view(comparison, drawn, sweep, index)
+            for index, (comparison, drawn) in enumerate(zip(sweep.comparisons, wide, strict=True))
+        ],
         failed=[row for row in sweep.rows if row.failed],
         duplicates=duplicates(sweep.rows),
         style=_source("page.css"),
@@ -86,17 +90,13 @@ def answer(comparison: Comparison, margin: float) -> Row | None:
 # --- What the template shows -----------------------------------------------------------------------------------
 
 
-def _view(comparison: Comparison, sweep: Sweep, index: int) -> dict[str, Any]:
+def _view(comparison: Comparison, wide: Mapping[str, Figure], sweep: Sweep, index: int) -> dict[str, Any]:
     measured = [row for row in comparison.rows if row.measured]
     judged = sweep.judged
-    drawn: dict[str, list[str]] = {"accuracy": [], "latency": []}
-    for style in figures.STYLES:
-        if measured:
-            figure = figures.accuracy_over_size(comparison, judged.margin, judged.confidence, style)
-            drawn["accuracy"].append(figures.svg(figure, f"accuracy-{style}-{index}"))
-        if comparison.latency and any(row.speedup for row in measured):
-            figure = figures.speedups(comparison, style)
-            drawn["latency"].append(figures.svg(figure, f"latency-{style}-{index}"))
+    drawn = {
+        name: [figures.svg(wide[name], f"{name}-wide-{index}"), figures.svg(narrow, f"{name}-narrow-{index}")]
+        for name, narrow in figures.main(comparison, judged, "narrow").items()
+    }
     answered = answer(comparison, judged.margin)
     return {
         "this": comparison,
