@@ -27,7 +27,7 @@ sweep: $(STAMP)  ## the twelve variants on the embedded default (ARGS="data=imag
 pick: $(STAMP)  ## choose a variant of the latest sweep and register it (ARGS="max_drop=0.02 minimize=latency")
 	$(BIN)/python -m src.pick $(ARGS)
 
-export: $(STAMP)  ## the champion as a folder for a device team (ARGS="to=DIR")
+export: $(STAMP)  ## the champion as a folder for a device team, mlruns/export (ARGS="to=DIR" for another)
 	$(BIN)/python -m src.export $(ARGS)
 
 verify: $(STAMP)  ## whether the latest sweep's numbers hold (ARGS="latency=true")
@@ -45,7 +45,7 @@ format: $(STAMP)  ## mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-ui: $(STAMP)  ## the MLflow UI on what was recorded
+ui: $(STAMP)  ## the MLflow UI on what was recorded, at http://localhost:5000 (ARGS="--port 5001" for another)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db $(ARGS)
 
 lock: $(STAMP)  ## resolve requirements.lock anew

@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks.artifacts import CLASSES, SHAPES, artifacts
 from src.config import Preprocess
 from src.data import Split, in_memory, preprocess
-from src.evaluate import predict
+from src.evaluate import _Model, predict
 
 HOW = Preprocess()
 TURNS = 5
@@ -56,7 +56,7 @@ def product(artifact: Path, split: Split, threads: int) -> float:
     return len(split) / (time.perf_counter() - start)
 
 
-def ceiling(artifact: Path, n: int, threads: int, batch_size: int = 32) -> float:
+def ceiling(artifact: Path, n: int, threads: int, batch_size: int) -> float:
     interpreter = Interpreter(model_path=str(artifact), num_threads=threads)
     input_ = interpreter.get_input_details()[0]
     shape = [batch_size, *input_["shape"][1:]]
@@ -80,12 +80,17 @@ def main(models: list[str], seconds: float) -> None:
     for model in models:
         for scheme, artifact in artifacts(model).items():
             # As many images as the ceiling would take a turn's share of the seconds for.
-            rate = ceiling(artifact, 640, threads)
-            split = split_of(SHAPES[model], max(64, int(rate * seconds / TURNS / 32) * 32))
+            size = _Model(artifact, threads).batch_size()  # what `predict` chooses
+            rate = ceiling(artifact, 2 * size, threads, size)
+            split = split_of(SHAPES[model], max(2, round(rate * seconds / TURNS / size)) * size)
             some = split_of(SHAPES[model], max(32, len(split) // 8))
             turns = np.array(
                 [
-                    (naive(artifact, some), product(artifact, split, threads), ceiling(artifact, len(split), threads))
+                    (
+                        naive(artifact, some),
+                        product(artifact, split, threads),
+                        ceiling(artifact, len(split), threads, size),
+                    )
                     for _ in range(TURNS)
                 ]
             )

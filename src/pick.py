@@ -143,7 +143,10 @@ def pick(wanted: Settings) -> None:
         print(line)
     chosen = found[0]
     if chosen.refused:
-        raise command.Refused(f"none of {len(found)} qualifies; nearest is {chosen.label}: {'; '.join(chosen.refused)}")
+        raise command.Refused(
+            f"none of {len(found)} qualifies; nearest is {chosen.label}: {'; '.join(chosen.refused)}\n"
+            "more validation images would narrow the intervals; a larger max_drop or risk=point asks for less"
+        )
     for row in sweep.variants:
         if row["digest"] == chosen.row["digest"] and row["variant"] != chosen.row["variant"]:
             print(f"note: {row['variant']} is the same file to the byte")

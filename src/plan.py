@@ -123,7 +123,10 @@ def summary(plan: Plan, parallel: int) -> str:
     """The plan in a line."""
     checkpoints = [job.title for job in plan.jobs if not job.is_variant]
     artifacts = sum(job.is_variant for job in plan.jobs)
-    parts = [f"{len(plan.variants)} variants", f"to train: {', '.join(checkpoints) or 'nothing'}"]
+    parts = [
+        f"{len(plan.variants)} variant{'s' * (len(plan.variants) != 1)}",
+        f"to train: {', '.join(checkpoints) or 'nothing'}",
+    ]
     parts.append(f"to convert and evaluate: {artifacts}")
     if reused := len(plan.variants) - artifacts:
         parts.append(f"from earlier runs: {reused}")

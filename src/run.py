@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import difflib
 import functools
+import logging
 import os
 import re
 import shlex
@@ -41,6 +42,7 @@ _INTERPOLATED = "any value is interpolated"
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def task(composed: DictConfig) -> Any:
     """What Hydra calls: without `-m` for all there is to do, with `-m` for each job of the sweeper."""
+    _quiet_logging()
     if composed.sweep.stage:
         settings: Any = OmegaConf.to_container(composed, resolve=True)
         return _job(_checked(settings, HydraConfig.get().runtime.choices))
@@ -76,6 +78,11 @@ def multirun(sweeper: Any, arguments: list[str]) -> str | None:
 
     compose = _composer(config.hydra.overrides.hydra)
     return sweep.run(lists, compose, launch, command=_command(), parallel=parallel)
+
+
+def _quiet_logging() -> None:
+    """A full disk costs the log its lines, and not a traceback on screen for each of them."""
+    logging.raiseExceptions = False
 
 
 def _job(config: Config) -> str:
@@ -186,6 +193,7 @@ def main() -> None:
     # Hydra then raises what it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     interrupt.watch()
+    _quiet_logging()
     try:
         _check_output()
         _refuse_null_options(sys.argv[1:])

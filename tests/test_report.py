@@ -154,7 +154,7 @@ def rows(*drops: tuple[str, int, float]) -> tuple[report.Row, ...]:
 def test_the_sentence_names_the_smallest_that_is_surely_within_the_margin() -> None:
     found = report.Comparison("", rows(("p1-drq", 1, 2e5), ("p2-drq", 50, 1e5), ("none-drq", 0, 3e5)))
     said = sentence(found, Compare(0.01))
-    assert said.startswith("p1-drq: 5.00 × smaller, accuracy −0.1 points [")
+    assert said.startswith("p1-drq: 5.00 × smaller, drop +0.1 points [")
     assert said.endswith(" on 1,000 test images: equal within the margin (chosen on 1,000 validation images)")
 
 

@@ -308,7 +308,9 @@ def test_the_exported_folder_runs_with_litert_alone(twelve, champion: Record, tm
     assert not {"tensorflow", "tf_keras", "mlflow", "src"} & set(re.findall(r"'(\w+)'", run.stderr))
     code_lines = [line for line in (folder / "example.py").read_text().splitlines() if line]
     assert len(code_lines) <= 22
-    with pytest.raises(UserError, match="is there already; takes a folder that is new or empty"):
+    here(place, "export", f"to={folder}")  # its own is made anew
+    (folder / "notes.txt").write_text("somebody's")
+    with pytest.raises(UserError, match="holds other files; takes a folder that is new, empty, or made by this"):
         here(place, "export", f"to={folder}")
 
 

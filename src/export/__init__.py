@@ -49,11 +49,20 @@ def write(what: Exported, folder: Path) -> None:
     (folder / CHECKSUMS).write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files))
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds nothing but what `write` has left there: then it may be written anew."""
+    sums = folder / CHECKSUMS
+    listed = {line[66:] for line in sums.read_text().splitlines()} if sums.is_file() else set()
+    return {file.name for file in folder.iterdir()} <= {*listed, CHECKSUMS}
+
+
 def card(what: Exported) -> str:
     """The model card, Markdown."""
     run, params = what.variant, what.variant.params
     worst = run.tags.get("worst_class")
-    if worst and "worst_class_drop" in run.metrics:
+    if run.metrics.get("worst_class_drop", 0.0) <= 0:
+        worst = None
+    if worst:
         worst += f": drop {points(run.metrics['worst_class_drop'])} {interval(_of(run, 'worst_class_drop'))} points"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),

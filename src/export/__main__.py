@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass as schema
 
 from src import command, recorded
 from src.config import STRICT, Tracking, UserError
-from src.export import Exported, write
+from src.export import Exported, is_ours, write
 from src.tracking import Record
 
 USAGE = """\
@@ -20,7 +20,7 @@ which runs the file with ai_edge_litert and numpy alone.
 
 Examples
   python -m src.export
-      the champion that `python -m src.pick` registered, into export/
+      the champion that `python -m src.pick` registered, into mlruns/export/
   python -m src.export run=0123456789abcdef0123456789abcdef to=device
       the variant of that MLflow run
 
@@ -33,7 +33,9 @@ class Settings:
     """Of `src.export`."""
 
     tracking: Tracking
-    to: Annotated[str, Field(min_length=1, description="folder, made; takes one that is new or empty")] = "export"
+    to: Annotated[str, Field(min_length=1, description="folder: new, empty, or one that this has made")] = (
+        "mlruns/export"
+    )
     run: Annotated[str, Field(description="id of a variant's run; the registered champion's if not given")] = ""
     name: Annotated[str, Field(description="of the registered model; the experiment's if not given")] = ""
     alias: Annotated[str, Field(min_length=1, description="of the registered version")] = "champion"
@@ -41,8 +43,10 @@ class Settings:
 
 def export(wanted: Settings) -> None:
     folder = Path(wanted.to)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"to={wanted.to}: is there already; takes a folder that is new or empty")
+    if folder.exists() and not (folder.is_dir() and is_ours(folder)):
+        raise UserError(
+            f"to={wanted.to}: holds other files; takes a folder that is new, empty, or made by this command"
+        )
     store = recorded.open_store(wanted.tracking)
     if wanted.run:
         run_id = wanted.run

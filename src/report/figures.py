@@ -93,7 +93,7 @@ def accuracy_over_size(comparison: Comparison, margin: float, confidence: float,
     for row, (x, y) in zip(rows, _positions(rows), strict=True):
         colour = COLOURS[kind(row)]
         if row.paired and baseline:
-            ends = [dense - 100 * row.paired.drop.high, dense - 100 * row.paired.drop.low]
+            ends = [max(0.0, dense - 100 * row.paired.drop.high), min(100.0, dense - 100 * row.paired.drop.low)]
             axes.plot([x, x], ends, color=colour, lw=1.1, alpha=0.55, zorder=3, solid_capstyle="butt")
         point = axes.plot([x], [y], MARKERS[kind(row)], color=colour, ms=look.marker_points, mec=COLOURS["paper"])[0]
         point.set(mew=0.8, zorder=5, gid=f"variant:{row.variant}")

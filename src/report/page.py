@@ -15,7 +15,7 @@ from PIL import Image
 from src.config import Compare
 from src.report import figures, numbers
 from src.report.rows import Comparison, Row, Sweep, duplicates, front
-from src.stats import Interval, newcombe_paired
+from src.stats import newcombe_paired
 
 LAYERS = 6  # shown apart; the rest is summed
 SMALLEST_PICTURE = 96  # pixels: smaller images are enlarged without smoothing
@@ -70,8 +70,7 @@ def sentence(comparison: Comparison, judged: Compare) -> str:
         claimed = f"{faster} × faster" if row.speedup.estimate > 1 else f"{slower} × slower"
         parts.append("as fast" if row.no_difference else claimed)
     drop = row.paired.drop
-    change = Interval(-drop.estimate, -drop.high, -drop.low)
-    parts.append(f"accuracy {numbers.points(change.estimate)} points {numbers.interval(change)}")
+    parts.append(f"drop {numbers.points(drop.estimate)} points {numbers.interval(drop)}")
     tested, chosen = numbers.images(row.paired.images, "test"), numbers.images(row.validation.images, "validation")
     return f"{row.label}: {', '.join(parts)} on {tested}: {row.verdict.call} (chosen on {chosen})"
 
