@@ -160,7 +160,7 @@ def test_help_teaches(place: Place, name: str) -> None:
 
 
 def test_none_that_qualifies_is_said_with_what_is_nearest(twelve, capsys: pytest.CaptureFixture[str]) -> None:
-    nearest = r"none of 11 qualifies; nearest is p2-\w+: .* kB: .* kB above max_gzip$"
+    nearest = r"none of 11 qualifies; nearest is p2-\w+: .* kB: .* kB above max_gzip\nmore validation images would"
     with pytest.raises(command.Refused, match=nearest):
         here(twelve[0], "pick", f"sweep={first_sweep(twelve[0]).name}", "max_gzip=1kB", "max_drop=0.5")
     assert capsys.readouterr().out.count("above max_gzip") == 10
