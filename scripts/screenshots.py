@@ -32,7 +32,8 @@ SIZE = (1280, 940)
 PATIENCE_SECONDS = 240
 # Where artifacts lie on the machine that takes the pictures is of no use to others.
 HIDE_PATH = """
-for (const e of document.querySelectorAll("*")) if (!e.children.length && /^file:/.test(e.textContent)) e.remove()
+const said = (e) => [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.includes("file:/"));
+for (const e of document.querySelectorAll("body *")) if (said(e)) e.remove();
 """
 
 

@@ -223,6 +223,7 @@ def test_a_file_that_fails_is_named_and_the_exit_code_is_1(place: Place, tiny: T
     ("arguments", "said"),
     [
         (["nothing.tflite"], "error: nothing.tflite: no such file; takes .tflite files"),
+        ([__file__], f"error: {__file__}: is no TFLite model; takes .tflite files"),
         (["{drq}", "threads=0"], "error: benchmark.threads=0: takes a whole number of at least 1 and at most 256"),
         (["{drq}", "seconds=soon"], "error: benchmark.seconds=soon: takes a number above 0"),
         (["{drq}", "thread=2"], "error: benchmark.thread: no such key; benchmark takes threads, instances, rounds,"),

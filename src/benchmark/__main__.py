@@ -93,6 +93,8 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Path], str, Benchmark, Pa
             raise UserError(f"{argument}: no such option; takes files, KEY=VALUE and --help")
         elif not Path(argument).is_file():
             raise UserError(f"{argument}: no such file; takes .tflite files")
+        elif not _is_tflite(Path(argument)):
+            raise UserError(f"{argument}: is no TFLite model; takes .tflite files")
         else:
             files.append(Path(argument))
     if not files:
@@ -105,6 +107,11 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Path], str, Benchmark, Pa
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise UserError(f"json={output}: takes a file in a folder that exists")
     return artifacts, baseline, config, Path(output) if output else None
+
+
+def _is_tflite(file: Path) -> bool:
+    with file.open("rb") as start:
+        return start.read(8)[4:] == b"TFL3"  # the identifier of its flatbuffer
 
 
 def names(files: Sequence[Path]) -> list[str]:
