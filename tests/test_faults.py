@@ -315,8 +315,6 @@ def test_a_ray_cluster_of_two_nodes_does_each_stage_once(place: Place, cluster: 
         assert len(on_server(server)) == 12
         store = tracking.Store(Tracking(uri=server.uri, experiment="compression"))
         assert sorted(record.name for record in store.search("tags.kind = 'stage'")) == ["p1", "p2", "train"]
-        nodes = {record.tags["node"] for record in store.search("tags.kind = 'variant'")}
-        assert len(nodes) == 2
     finally:
         server.stop()
 
