@@ -177,6 +177,11 @@ def gives_probabilities(path: Path) -> bool:
     return operator is not None and name == "SOFTMAX"
 
 
+def is_model(data: Any) -> bool:
+    """Whether the bytes of a file, or the first eight of them, are those of a TFLite model."""
+    return bytes(data[4:8]) == b"TFL3"
+
+
 def is_sparse_encoded(path: Path) -> bool:
     """Whether any tensor is stored sparsely: some such files crash the interpreter (LiteRT 2.3)."""
     subgraph = _model(_mapped(path), path).Subgraphs(0)
@@ -256,7 +261,7 @@ def _mapped(path: Path) -> mmap.mmap | bytes:
 
 
 def _model(data: Any, path: Path) -> Any:
-    if bytes(data[4:8]) != b"TFL3":
+    if not is_model(data):
         raise UserError(f"{path}: not a TFLite model (no TFL3 at byte 4)")
     return schema.Model.GetRootAs(data)
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from src.audit import is_model
 from src.benchmark import Latency, Report, measure
 from src.benchmark import Progress as Tell
 from src.config import Benchmark, UserError, check, plain
@@ -93,7 +94,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Path], str, Benchmark, Pa
             raise UserError(f"{argument}: no such option; takes files, KEY=VALUE and --help")
         elif not Path(argument).is_file():
             raise UserError(f"{argument}: no such file; takes .tflite files")
-        elif not _is_tflite(Path(argument)):
+        elif not is_model(_start(Path(argument))):
             raise UserError(f"{argument}: is no TFLite model; takes .tflite files")
         else:
             files.append(Path(argument))
@@ -109,9 +110,9 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Path], str, Benchmark, Pa
     return artifacts, baseline, config, Path(output) if output else None
 
 
-def _is_tflite(file: Path) -> bool:
-    with file.open("rb") as start:
-        return start.read(8)[4:] == b"TFL3"  # the identifier of its flatbuffer
+def _start(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(8)
 
 
 def names(files: Sequence[Path]) -> list[str]:

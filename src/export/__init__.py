@@ -50,10 +50,10 @@ def write(what: Exported, folder: Path) -> None:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder holds nothing but what `write` has left there: then it may be written anew."""
+    """Whether a folder holds nothing but what `write` has left there, to the byte: then it may be written anew."""
     sums = folder / CHECKSUMS
-    listed = {line[66:] for line in sums.read_text().splitlines()} if sums.is_file() else set()
-    return {file.name for file in folder.iterdir()} <= {*listed, CHECKSUMS}
+    left = set(sums.read_text().splitlines()) if sums.is_file() else set()
+    return all(f"{sha256(file)}  {file.name}" in left for file in folder.iterdir() if file != sums)
 
 
 def card(what: Exported) -> str:
