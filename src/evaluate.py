@@ -3,8 +3,9 @@
 The predictions are those of the shipped file image by image with one thread; how they are come by is only faster.
 """
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +24,10 @@ from src.data import preprocess as to_float
 
 # Pixels read ahead at a time: enough that Python's part per chunk is nothing, little enough to lie in a cache.
 CHUNK_BYTES = 4 << 20
+# Interpreters side by side do not wait for one another after every operator, as the threads of one do; their weights
+# are each one's own, which is worth it while all of them lie in a cache.
+WEIGHTS_BYTES = 8 << 20
+CHUNKS_PER_WORKER = 32  # at least, so that all are done at about the same time
 PROGRESS_SECONDS = 0.1
 
 
@@ -87,8 +92,9 @@ def predict(
 ) -> Predictions:
     """Runs `artifact` on every image of `split`.
 
-    The next images are read and brought to the input's dtype in a thread while this one invokes; memory holds a few
-    megabytes of images and the result, whatever the size of the split. `progress` is told how many images were done
+    Images are read and brought to the input's dtype in a thread while earlier ones are inferred: by one interpreter on
+    all `threads`, or, of a small artifact, by one on each. Memory holds a few megabytes of images per interpreter and
+    the result, whatever the size of the split. `progress` is told how many images were done
     since it was last called.
 
     `logits` says whether the artifact gives logits, to which a softmax is applied, or probabilities; None takes what
@@ -100,26 +106,53 @@ def predict(
 
     Raises `UserError` if the artifact can't be loaded, or takes or gives something else than images and classes.
     """
-    model = _Model(artifact, threads, logits)
-    encode = model.encoder(preprocess)
+    models = [_Model(artifact, threads, logits)]
+    workers = max(1, min(threads, WEIGHTS_BYTES // artifact.stat().st_size))
+    if workers > 1:
+        models = [_Model(artifact, threads // workers, logits) for _ in range(workers)]
     n = len(split)
     predicted = np.empty(n, np.int32)
     confidence, true_confidence = np.empty(n, np.float32), np.empty(n, np.float32)
     count = _Counter(progress)
-    size = min(batch_size or model.batch_size(), max(n, 1))
-    for start, images in _chunks(split, encode, size):
-        if start == 0:
-            outputs, size = model.first(images)
-            count(len(images))
-        else:
-            outputs = model.run_all(images, size, count)
-        rows = slice(start, start + len(images))
+    size = min(batch_size or models[0].batch_size(), max(n, 1))
+    chunks = _chunks(split, models[0].encoder(preprocess), size, n // (CHUNKS_PER_WORKER * workers))
+    taking = threading.Lock()
+
+    def keep(model: _Model, outputs: np.ndarray, start: int) -> None:
+        rows = slice(start, start + len(outputs))
         probabilities = model.probabilities(outputs)
         # On what the file gives: a softmax in float could make a tie of two logits that differ.
         predicted[rows] = outputs.argmax(axis=1)
-        each = np.arange(len(images))
+        each = np.arange(len(outputs))
         confidence[rows] = probabilities[each, predicted[rows]]
         true_confidence[rows] = probabilities[each, _checked(split.labels[rows], model)]
+
+    def take() -> tuple[int, np.ndarray] | None:
+        with taking:
+            return next(chunks, None)
+
+    def stop() -> None:
+        with taking:
+            chunks.close()
+
+    def work(model: _Model) -> None:
+        try:
+            while chunk := take():
+                start, images = chunk
+                keep(model, model.run_all(images, size, count), start)
+        finally:
+            stop()  # where this one fails, the others take no more
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            if chunk := take():
+                start, images = chunk
+                outputs, size = models[0].first(images)
+                keep(models[0], outputs, start)
+                count(len(images))
+            list(pool.map(work, models))
+        finally:
+            stop()
     count(0, last=True)
     return Predictions(split.labels.astype(np.int64), predicted, confidence, true_confidence)
 
@@ -129,19 +162,22 @@ class _Counter:
 
     def __init__(self, progress: Callable[[int], None] | None) -> None:
         self.progress, self.waiting, self.told = progress, 0, time.monotonic()
+        self.counting = threading.Lock()
 
     def __call__(self, images: int, last: bool = False) -> None:
-        self.waiting += images
-        if self.progress and self.waiting and (last or time.monotonic() - self.told > PROGRESS_SECONDS):
-            self.progress(self.waiting)
-            self.waiting, self.told = 0, time.monotonic()
+        with self.counting:
+            self.waiting += images
+            if self.progress and self.waiting and (last or time.monotonic() - self.told > PROGRESS_SECONDS):
+                self.progress(self.waiting)
+                self.waiting, self.told = 0, time.monotonic()
 
 
 def _chunks(
-    split: Split, encode: Callable[[np.ndarray], np.ndarray], batch_size: int
-) -> Iterator[tuple[int, np.ndarray]]:
+    split: Split, encode: Callable[[np.ndarray], np.ndarray], batch_size: int, most: int
+) -> Generator[tuple[int, np.ndarray]]:
     """Encoded images and where they start, read one chunk ahead. Chunks are whole batches, except for the last, and
-    double from one batch to `CHUNK_BYTES`, so that neither a slow first read nor many small ones keep a core waiting.
+    double from one batch to `CHUNK_BYTES` or `most` images, so that neither a slow first read nor many small ones keep
+    a core waiting.
     """
     with ThreadPoolExecutor(1) as reader:
 
@@ -154,7 +190,7 @@ def _chunks(
         while ahead is not None:
             images, bytes_per_image = ahead.result()
             following = start + len(images)
-            if 2 * length * bytes_per_image <= CHUNK_BYTES:
+            if 2 * length <= min(most, CHUNK_BYTES // bytes_per_image):
                 length *= 2
             ahead = reader.submit(read, following, length) if following < len(split) else None
             yield start, images

@@ -104,6 +104,30 @@ def test_splits_larger_than_memory_are_read_in_bounded_parts_one_ahead(tiny: Tin
     assert threads - {threading.current_thread()}
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_where_an_image_cannot_be_read_the_rest_is_not_tried(tiny: Tiny, threads: int) -> None:
+    requests: list[int] = []
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        requests.append(indices[0])
+        if indices[-1] >= 10_000:
+            raise OSError("the disk is gone")
+        return np.zeros((len(indices), *SHAPE), np.uint8)
+
+    labels = np.zeros(40_000, np.int64)
+    with pytest.raises(OSError, match="the disk is gone"):
+        predict(tiny.files["fiq"], Split(labels, range(len(labels)), read), PREPROCESS, threads)  # type: ignore[arg-type]
+    assert max(requests) < 20_000
+
+
+def test_a_class_that_the_model_does_not_know_ends_it_wherever_it_stands(tiny: Tiny) -> None:
+    images = np.zeros((5_000, *SHAPE), np.uint8)
+    labels = np.zeros(len(images), np.int64)
+    labels[4_000] = CLASSES
+    with pytest.raises(UserError, match=f"but an image is of class {CLASSES}"):
+        predict(tiny.files["fiq"], in_memory(images, labels, [""] * len(images)), PREPROCESS, threads=2)
+
+
 def test_progress_counts_every_image_once(tiny: Tiny) -> None:
     counts: list[int] = []
     predict(tiny.files["none"], tiny.split, PREPROCESS, threads=1, progress=counts.append)
