@@ -2,10 +2,10 @@
 
 One side runs the sweep; the other a bare script that trains, prunes, converts, evaluates and audits the same with the
 same stage functions in one process, and nothing else. They alternate; latency is left out of both. Then the sweep
-runs again on a store that has it all, and (--naive) the bare script as twelve independent jobs that each train and
-prune for themselves.
+runs again on a store that has it all, (--joblib) on two workers in another store, and (--naive) the bare script as
+twelve independent jobs that each train and prune for themselves.
 
-    python -m benchmarks.sweep_overhead [--rounds 3] [--naive] [OVERRIDE …]
+    python -m benchmarks.sweep_overhead [--rounds 3] [--joblib] [--naive] [OVERRIDE …]
 """
 
 import argparse
@@ -76,16 +76,23 @@ def seconds(folder: Path, *command: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--joblib", action="store_true", help="two workers as well")
     parser.add_argument("--naive", action="store_true", help="twelve independent jobs as well")
     parser.add_argument("overrides", nargs="*", default=["experiment=smoke"])
     arguments = parser.parse_args()
     overrides = arguments.overrides or ["experiment=smoke"]
-    product, bare, again = [], [], []
+    product, bare, again, joblib = [], [], [], []
     for number in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
             bare.append(seconds(Path(other), "-c", BARE, ",".join(GRID), *overrides))
             product.append(seconds(Path(one), "-m", "src.run", "-m", *overrides, *QUICK))
             again.append(seconds(Path(one), "-m", "src.run", "-m", *overrides, *QUICK))
+        if arguments.joblib:
+            two = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+            with tempfile.TemporaryDirectory() as folder:
+                joblib.append(seconds(Path(folder), "-m", "src.run", "-m", *overrides, *QUICK, *two))
+            ratio = joblib[-1] / product[-1]
+            print(f"round {number + 1}: two workers {joblib[-1]:6.1f} s  ratio {ratio:.3f}", flush=True)
         print(
             f"round {number + 1}: sweep {product[-1]:6.1f} s  bare script {bare[-1]:6.1f} s  "
             f"ratio {product[-1] / bare[-1]:.3f}  again {again[-1]:5.1f} s: {again[-1] / product[-1]:.3f} of it",

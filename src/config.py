@@ -273,7 +273,7 @@ class Benchmark:
     """How latency is measured: batch 1, all artifacts in random interleaved rounds, several fresh instances of each."""
 
     threads: Annotated[int, Field(ge=1, le=256, description="of the interpreter")] = 1
-    instances: Annotated[int, Field(ge=3, le=1000, description="fresh interpreters per artifact, at most")] = 40
+    instances: Annotated[int, Field(ge=3, le=1000, description="fresh interpreters per artifact, at most")] = 80
     rounds: Annotated[int, Field(ge=3, le=1000, description="per instance; each takes every artifact, shuffled")] = 5
     warmup: Annotated[int, Field(ge=0, le=1000, description="invokes of an instance before its first round")] = 3
     precision: Annotated[float, Field(gt=0, lt=1, description="stop once all ratios are known to ± this share")] = 0.02

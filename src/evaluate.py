@@ -24,9 +24,9 @@ from src.data import preprocess as to_float
 
 # Pixels read ahead at a time: enough that Python's part per chunk is nothing, little enough to lie in a cache.
 CHUNK_BYTES = 4 << 20
-# Interpreters side by side do not wait for one another after every operator, as the threads of one do; their weights
-# are each one's own, which is worth it while all of them lie in a cache.
-WEIGHTS_BYTES = 8 << 20
+# Interpreters side by side do not wait for one another after every operator, as the threads of one do; but each has
+# weights and activations of its own: worth it while all the weights lie in a cache and the rest is little.
+WEIGHTS_BYTES, ACTIVATIONS_BYTES = 8 << 20, 256 << 20
 CHUNKS_PER_WORKER = 32  # at least, so that all are done at about the same time
 PROGRESS_SECONDS = 0.1
 
@@ -106,15 +106,16 @@ def predict(
 
     Raises `UserError` if the artifact can't be loaded, or takes or gives something else than images and classes.
     """
+    n = len(split)
     models = [_Model(artifact, threads, logits)]
-    workers = max(1, min(threads, WEIGHTS_BYTES // artifact.stat().st_size))
+    size = min(batch_size or models[0].batch_size(), max(n, 1))
+    room = WEIGHTS_BYTES // artifact.stat().st_size, ACTIVATIONS_BYTES // (size * models[0].activation_bytes())
+    workers = max(1, min(threads, *room))
     if workers > 1:
         models = [_Model(artifact, threads // workers, logits) for _ in range(workers)]
-    n = len(split)
     predicted = np.empty(n, np.int32)
     confidence, true_confidence = np.empty(n, np.float32), np.empty(n, np.float32)
     count = _Counter(progress)
-    size = min(batch_size or models[0].batch_size(), max(n, 1))
     chunks = _chunks(split, models[0].encoder(preprocess), size, n // (CHUNKS_PER_WORKER * workers))
     taking = threading.Lock()
 
@@ -255,13 +256,15 @@ class _Model:
         """Between 32 and 256 images, such that the largest activation is about two megabytes: more than that leaves
         the caches, and below, what Python does per batch is a tenth of the time. Few images if theirs are very large.
         """
+        each = self.activation_bytes()
+        return min(max(32, min(256, (2 << 20) // each)), max(1, (128 << 20) // each))
+
+    def activation_bytes(self) -> int:
+        """Of the largest one, per image."""
         tensors = self.interpreter.get_tensor_details()
         # A dimension of -1 is the batch, which weights do not have.
         activations = [t for t in tensors if len(t["shape_signature"]) and t["shape_signature"][0] == -1]
-        bytes_per_image = max(
-            (int(np.prod(t["shape"])) * np.dtype(t["dtype"]).itemsize for t in activations), default=1 << 16
-        )
-        return min(max(32, min(256, (2 << 20) // bytes_per_image)), max(1, (128 << 20) // bytes_per_image))
+        return max((int(np.prod(t["shape"])) * np.dtype(t["dtype"]).itemsize for t in activations), default=1 << 16)
 
     def first(self, images: np.ndarray) -> tuple[np.ndarray, int]:
         """Outputs of the first batch, and the batch size to go on with: theirs, or 1 if rows of a batch are not what

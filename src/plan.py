@@ -18,13 +18,15 @@ Compose = Callable[[Sequence[str]], Config]
 @dataclass(frozen=True)
 class Variant:
     """One variant of a sweep. `overrides` is what composes its config; `training` says which of the sweep's trainings
-    it is made from, and is empty where there is one only."""
+    it is made from, and is empty where there is one only; `own` are the overrides in which it differs from others that
+    would have its name."""
 
     name: str
     training: str
     overrides: tuple[str, ...]
     config: Config
     chain: tuple[Stage, ...]
+    own: tuple[str, ...] = ()
 
     @property
     def stage(self) -> Stage:
@@ -53,7 +55,12 @@ class Job:
 
     @property
     def title(self) -> str:
-        return self.variant.label if self.is_variant else f"{self.variant.training} {self.stage.name}".strip()
+        if self.is_variant:
+            return self.variant.label
+        chain = self.variant.chain
+        groups = {stage.group for stage in chain[: chain.index(self.stage) + 1]}
+        own = (o for o in self.variant.own if group_of(o) in groups)
+        return " ".join([self.variant.training, self.stage.name, *own]).strip()
 
 
 @dataclass(frozen=True)
@@ -150,20 +157,21 @@ def estimate(plan: Plan, parallel: int) -> float | None:
 def show(plan: Plan, parallel: int, console: Console) -> None:
     """Prints the whole plan; nothing is run."""
     console.print(f"[bold]{summary(plan, parallel)}[/bold]", highlight=False)
+    needed = {stage.key: Job(variant, stage) for variant in plan.variants for stage in variant.chain}
+    width = max(len(job.title) for job in needed.values())
     for number, wave in enumerate(plan.waves, start=1):
-        console.print(f"\nwave {number}: {len(wave)} in parallel at most", highlight=False)
+        at_a_time = min(parallel, len(wave))
+        console.print(f"\nwave {number}: {at_a_time} at a time", highlight=False)
         for job in wave:
             took = f"about {duration(job.seconds)}" if job.seconds is not None else "no such stage has run here yet"
             what = "convert and evaluate" if job.is_variant else job.stage.group
-            console.print(f"  {job.title:<28} {what:<22} {took}", highlight=False, markup=False)
-    needed = {stage.key: (variant, stage) for variant in plan.variants for stage in variant.chain}
-    reused = [(variant, stage, plan.done[key]) for key, (variant, stage) in needed.items() if key in plan.done]
+            console.print(f"  {job.title:<{width}}  {what:<20}  {took}", highlight=False, markup=False)
+    reused = [(job, plan.done[key]) for key, job in needed.items() if key in plan.done]
     if reused:
         console.print("\nin the store", highlight=False)
-    for variant, stage, record in reused:
-        title = Job(variant, stage).title
+    for job, record in reused:
         age = duration(time.time() - record.started)
-        console.print(f"  {title:<28} run {record.run_id}, {age} ago", highlight=False, markup=False)
+        console.print(f"  {job.title:<{width}}  run {record.run_id}, {age} ago", highlight=False, markup=False)
 
 
 def duration(seconds: float) -> str:
@@ -223,7 +231,7 @@ def _distinctly_named(variants: list[Variant], groups: set[str], common: set[str
     named = []
     for v in variants:
         if count[v.training, v.name] > 1:
-            own = [o for o in v.overrides if o not in common and group_of(o) in groups and "." in o.split("=")[0]]
-            v = replace(v, name=f"{v.name} {' '.join(own)}".strip())
+            own = tuple(o for o in v.overrides if o not in common and group_of(o) in groups and "." in o.split("=")[0])
+            v = replace(v, name=" ".join([v.name, *own]), own=own)
         named.append(v)
     return named

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from src.config import Tracking, UserError
-from src.tracking import Damaged, Record, Store, artifact_path
+from src.tracking import PREPROCESSING, Damaged, Record, Store, artifact_path
 
 COMPARISON = "comparison.json"
-PREPROCESSING = "preprocessing.json"
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def preprocessing(store: Store, record: Record) -> dict[str, Any]:
     """What turns a user's image into the artifact's input, and its outputs into labels."""
     found = store.json(record.run_id, PREPROCESSING)
     if not found:
-        raise UserError(f"run {record.run_id}: has no {PREPROCESSING}; takes a run of a sweep that was closed")
+        raise UserError(f"run {record.run_id}: has no {PREPROCESSING}; takes the run of a variant that was evaluated")
     return found
 
 

@@ -20,12 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src import audit, backend, benchmark
+import numpy as np
+
+from src import audit, backend, benchmark, serving
 from src.config import Config, Step, UserError, canonical, plain
 from src.data import Dataset
-from src.evaluate import predict
+from src.evaluate import Predictions, predict
 from src.progress import Progress
-from src.tracking import AUDIT, CHECKPOINT, MEASURED, Damaged, Store, artifact_path, predictions_path, sha256
+from src.tracking import (
+    AUDIT,
+    CHECKPOINT,
+    MEASURED,
+    PREPROCESSING,
+    Damaged,
+    Store,
+    artifact_path,
+    predictions_path,
+    sha256,
+)
 from src.train import Task
 
 log = logging.getLogger(__name__)
@@ -235,6 +247,8 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                 metrics[f"{split_name}_accuracy"] = predictions.accuracy
                 if split_name == "test":
                     metrics["balanced_accuracy"] = predictions.balanced_accuracy
+                    of_images = json.dumps(_preprocessing(config, data, predictions), indent=1, ensure_ascii=False)
+                    (scratch / PREPROCESSING).write_text(of_images)
             found = auditing.result()
         metrics |= {
             "tflite_bytes": found.tflite_bytes,
@@ -258,6 +272,23 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
         (scratch / AUDIT).write_text(json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1))
         _keep(scratch, request, store, run_id)
     return run_id
+
+
+def _preprocessing(config: Config, data: Dataset, test: Predictions) -> dict[str, Any]:
+    """What turns a user's image into what the model takes, and what it gives into labels; with one test image as
+    base64 of a PNG file and what this variant says of it."""
+    of_data = config.data.settings
+    pixels = data.test.read(np.arange(1))[0]
+    return {
+        "classes": list(data.classes),
+        "image_shape": list(data.shape),
+        "resize": getattr(of_data, "resize", "bilinear"),
+        "crop": getattr(of_data, "crop", False),
+        "preprocess": plain(config.model.settings.preprocess),
+        "logits": getattr(config.model.settings, "logits", None),
+        "example": serving.example(pixels),
+        "example_predicted": data.classes[test.predicted[0]],
+    }
 
 
 def _counting(split: str, images: int) -> Callable[[int], None]:

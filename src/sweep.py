@@ -184,12 +184,14 @@ class _Watch:
         self.over.set()
 
     def _look(self) -> None:
-        said = ""
-        while not self.over.wait(SECONDS_BETWEEN_LOOKS):
+        said, took = "", 0.0
+        while not self.over.wait(max(SECONDS_BETWEEN_LOOKS, 20 * took)):  # of many runs a look takes a while
+            looked = time.monotonic()
             try:
                 runs = self.store.progress(self.parent)
             except Exception:
                 continue  # the work itself will tell of a store that is gone
+            took = time.monotonic() - looked
             done, running = runs.get("FINISHED", []), runs.get("RUNNING", [])
             names = f"{len(done)} of {len(self.jobs)} stages done"
             if running:

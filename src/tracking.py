@@ -51,6 +51,7 @@ OF_A_SWEEP = ("sweep", "host", "process", "verdict", "error", "latency_host")
 SPLITS = ("train", "validation", "test")
 CHECKPOINT = "checkpoint/model.h5"
 AUDIT = "audit.json"
+PREPROCESSING = "preprocessing.json"
 LOCAL_UI = "http://localhost:5000"
 PYFUNC = "pyfunc"
 
@@ -138,6 +139,7 @@ class Store:
         self.client: Any = _Patient(client, tracking.retry_seconds)
         self.hurried: Any = client
         self._folders: dict[str, Path | None] = {}
+        self._params: dict[str, Mapping[str, Any]] = {}  # of variants that have logged nothing yet
 
     # --- Writing ---
 
@@ -169,7 +171,10 @@ class Store:
             # Only variants are its children in the UI: a stage belongs to every sweep that uses it.
             all_tags |= {"mlflow.parentRunId": parent} if kind == "variant" else {}
         run_id = self.client.create_run(self.experiment_id, tags=all_tags, run_name=name).info.run_id
-        self.log(run_id, params=params)
+        if kind == "variant":
+            self._params[run_id] = params  # with its first metrics: a transaction less
+        else:
+            self.log(run_id, params=params)
         return run_id
 
     def end(self, run_id: str, status: str, error: str | None = None) -> None:
@@ -226,7 +231,9 @@ class Store:
         now = int(time.time() * 1000)
         points = [Metric(name, value, now, step) for step, epoch in enumerate(history) for name, value in epoch.items()]
         points += [Metric(name, float(value), now, len(history)) for name, value in (metrics or {}).items()]
-        all_params = [Param(name, str(value)) for name, value in (params or {}).items()]
+        all_params = [
+            Param(name, str(value)) for name, value in {**self._params.pop(run_id, {}), **(params or {})}.items()
+        ]
         all_tags = [RunTag(name, str(value)) for name, value in (tags or {}).items()]
         all_tags += [RunTag("mlflow.note.content", description)] if description else []
         for start in range(0, max(1, len(points)), 1000):
@@ -348,17 +355,19 @@ class Store:
             page = self.client.search_runs(
                 [self.experiment_id], where, max_results=min(1000, most - len(records)), page_token=token
             )
-            records += map(_record, page)
+            records += map(self._record, page)
             token = page.token
             if not token:
                 break
         return records
 
     def get(self, run_id: str) -> Record:
-        run = self.client.get_run(run_id)
-        uri = urlparse(run.info.artifact_uri)
-        self._folders[run_id] = Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
-        return _record(run)
+        return self._record(self.client.get_run(run_id))
+
+    def of_sweep(self, sweep: str, run_ids: Iterable[str]) -> dict[str, Record]:
+        """Those runs by id, most of which are of the sweep and are read together."""
+        together = {record.run_id: record for record in self.search(f"tags.sweep = '{sweep}'", most=1_000_000)}
+        return {run_id: together.get(run_id) or self.get(run_id) for run_id in run_ids}
 
     def file(self, run_id: str, path: str, digest: str | None = None) -> Path:
         """An artifact as a local file. Raises `Damaged` where it is missing or does not have the SHA-256 `digest`."""
@@ -387,6 +396,21 @@ class Store:
         """The run's page in the UI: that of the tracking server, or the one that `make ui` starts."""
         server = self.uri if self.uri.startswith(("http://", "https://")) else LOCAL_UI
         return f"{server.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
+
+    def _record(self, run: Any) -> Record:
+        info, data = run.info, run.data
+        uri = urlparse(info.artifact_uri)
+        self._folders[info.run_id] = Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
+        return Record(
+            run_id=info.run_id,
+            name=info.run_name,
+            status=info.status,
+            started=info.start_time / 1000,
+            seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
+            tags=data.tags,
+            params=data.params,
+            metrics=data.metrics,
+        )
 
     def _local(self, run_id: str) -> Path | None:
         """The folder of a run's artifacts, where it is one of this machine."""
@@ -443,21 +467,6 @@ def reason(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
-
-
-def _record(run: Any) -> Record:
-    info, data = run.info, run.data
-    ended = info.end_time
-    return Record(
-        run_id=info.run_id,
-        name=info.run_name,
-        status=info.status,
-        started=info.start_time / 1000,
-        seconds=(ended - info.start_time) / 1000 if ended else None,
-        tags=data.tags,
-        params=data.params,
-        metrics=data.metrics,
-    )
 
 
 def _sqlite_path(uri: str) -> Path | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Place
-from matplotlib.figure import Figure
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -16,7 +15,7 @@ from scripts import screenshots
 from src import report
 from src.config import Compare
 from src.report import figures, numbers
-from src.report.page import page, sentence
+from src.report.page import drawings, page, sentence
 from src.stats import Interval, PairedDrop, Verdict, paired_drop, verdict
 
 LOOKS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
@@ -167,8 +166,11 @@ def test_the_sentence_says_when_none_is() -> None:
     assert sentence(found, Compare(0.002)).endswith(": equal predictions on so few images leave 0.4 possible")
 
 
-def drawn(sweep: report.Sweep) -> list[dict[str, Figure]]:
-    return [figures.main(comparison, sweep.judged) for comparison in sweep.comparisons]
+def drawn(sweep: report.Sweep) -> list[dict[str, list[str]]]:
+    return [
+        drawings(comparison, sweep.judged, figures.main(comparison, sweep.judged), index)
+        for index, comparison in enumerate(sweep.comparisons)
+    ]
 
 
 def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() -> None:

@@ -2,7 +2,6 @@
 differences, and the report."""
 
 import datetime
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +16,9 @@ from src.compare.effects import damaged, effects
 from src.config import Benchmark, Compare, Config, plain
 from src.evaluate import Predictions
 from src.progress import Progress
-from src.recorded import COMPARISON, PREPROCESSING
+from src.recorded import COMPARISON
 from src.report import figures
-from src.report.page import page, sentence
+from src.report.page import drawings, page, sentence
 from src.tracking import AUDIT, LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
 
 log = logging.getLogger(__name__)
@@ -47,8 +46,9 @@ class Entry:
 def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, judged: Compare) -> dict[str, str]:
     """Measures latency, compares, records and prints. Gives what failed, with its reason, by label."""
     trainings = dict.fromkeys(entry.training for entry in entries)
+    runs = store.of_sweep(parent, [entry.run_id for entry in entries if entry.run_id])
     comparisons = [
-        _training([entry for entry in entries if entry.training == training], store, how, judged)
+        _training([entry for entry in entries if entry.training == training], runs, store, how, judged)
         for training in trainings
     ]
     rows = [row for comparison in comparisons for row in comparison.rows]
@@ -74,9 +74,11 @@ def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, j
 # --- One training ----------------------------------------------------------------------------------------------
 
 
-def _training(entries: Sequence[Entry], store: Store, how: Benchmark, judged: Compare) -> report.Comparison:
+def _training(
+    entries: Sequence[Entry], runs: Mapping[str, Record], store: Store, how: Benchmark, judged: Compare
+) -> report.Comparison:
     """The variants of one training against their dense baseline."""
-    records = {entry.name: store.get(entry.run_id) for entry in entries if entry.run_id}
+    records = {entry.name: runs[entry.run_id] for entry in entries if entry.run_id}
     baseline = next((entry.name for entry in entries if entry.is_baseline and entry.run_id), None)
     rows = {entry.name: _row(entry, records.get(entry.name), store) for entry in entries}
     training, config = entries[0].training, entries[0].config
@@ -103,8 +105,6 @@ def _training(entries: Sequence[Entry], store: Store, how: Benchmark, judged: Co
         tags |= {"worst_class": row.worst_class[0]} if row.worst_class else {}
         tags |= {"error": row.failed} if row.failed else {}
         store.log(record.run_id, metrics=new, tags=tags, description=_description(row))
-        of_images = conditions.preprocessing(config, data, test[name])
-        store.keep_text(record.run_id, json.dumps(of_images, indent=1, ensure_ascii=False), PREPROCESSING)
     made_of: dict[tuple[str, str], str] = {}
     for entry in entries:
         if entry.name in test:
@@ -290,14 +290,16 @@ def _publish(sweep: report.Sweep, store: Store, parent: str) -> Path:
     """Into the parent run, and into a folder of this machine, which is given."""
     folder = REPORTS / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
-    main = [figures.main(comparison, sweep.judged) for comparison in sweep.comparisons]
-    (folder / REPORT).write_text(page(sweep, main))
-    store.keep(parent, folder / REPORT)
-    for index, (comparison, drawn) in enumerate(zip(sweep.comparisons, main, strict=True)):
+    on_page = []
+    for index, comparison in enumerate(sweep.comparisons):
+        drawn = figures.main(comparison, sweep.judged)
+        on_page.append(drawings(comparison, sweep.judged, drawn, index))
         if comparison.damaged:
             drawn["damaged_images"] = figures.pictures(comparison.damaged)
         for name, figure in drawn.items():
             file = folder / (f"{name}.png" if len(sweep.comparisons) == 1 else f"{name}_{index + 1}.png")
             file.write_bytes(figures.png(figure))
             store.keep(parent, file, "figures")
+    (folder / REPORT).write_text(page(sweep, on_page))
+    store.keep(parent, folder / REPORT)
     return folder

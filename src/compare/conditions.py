@@ -4,14 +4,9 @@ import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from src import serving, stages
+from src import stages
 from src.config import Config, plain
-from src.data import Dataset
-from src.evaluate import Predictions
 from src.tracking import Record
 
 LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")
@@ -35,23 +30,6 @@ def facts(config: Config, variants: int, sweep: Record, uri: str) -> dict[str, s
         "tracking": f"{uri}, sweep {sweep.run_id}",
     }
     return {name: value for name, value in found.items() if value}
-
-
-def preprocessing(config: Config, data: Dataset, test: Predictions) -> dict[str, Any]:
-    """What turns a user's image into what the model takes, and what it gives into labels; with one test image as
-    base64 of a PNG file and what this variant says of it."""
-    of_data = config.data.settings
-    pixels = data.test.read(np.arange(1))[0]
-    return {
-        "classes": list(data.classes),
-        "image_shape": list(data.shape),
-        "resize": getattr(of_data, "resize", "bilinear"),
-        "crop": getattr(of_data, "crop", False),
-        "preprocess": plain(config.model.settings.preprocess),
-        "logits": getattr(config.model.settings, "logits", None),
-        "example": serving.example(pixels),
-        "example_predicted": data.classes[test.predicted[0]],
-    }
 
 
 def commit() -> str:

@@ -18,7 +18,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
 
 from src.config import Compare
 from src.report.numbers import size, three, times
@@ -39,7 +38,7 @@ COLOURS = {
 }
 # Not by colour alone.
 MARKERS = {"baseline": "D", "better": "^", "equal": "o", "worse": "v", "undecided": "s"}
-MOST_LABELS = 40  # more find no room, and take long to find none
+MOST_NAMES = 40  # in a figure: more find no room, and the table has them all
 WIDE, NARROW = 9.3, 3.75  # inches of 96 CSS pixels: what there is at 1280 and at 400 pixels
 
 
@@ -85,8 +84,9 @@ def accuracy_over_size(comparison: Comparison, margin: float, confidence: float,
         dense = 100 * baseline.metrics["test_accuracy"]
         axes.axhspan(dense - 100 * margin, dense + 100 * margin, color=COLOURS["band"], lw=0, zorder=0)
         axes.axhline(dense, color=COLOURS["soft"], lw=0.8, ls=(0, (4, 3)), zorder=1)
+    unbeaten = front(rows)
     best = sorted(
-        (row for row in rows if row.variant in front(rows)),
+        (row for row in rows if row.variant in unbeaten),
         key=lambda row: (row.metrics["gzip_bytes"], row.metrics["test_accuracy"]),
     )
     axes.plot(*_positions(best).T, color=COLOURS["soft"], lw=1.0, zorder=2, drawstyle="steps-post")
@@ -111,10 +111,12 @@ def accuracy_over_size(comparison: Comparison, margin: float, confidence: float,
 
 def speedups(comparison: Comparison, style: str = "wide") -> Figure:
     """How many times faster than the dense baseline, with intervals; nothing within the shaded noise floor is claimed.
-    At the right the median latency."""
+    At the right the median latency. Of many variants only the baseline and the fastest."""
     assert comparison.latency
     look = STYLES[style]
-    rows = [row for row in comparison.rows if row.speedup and "latency_ms_median" in row.metrics]
+    timed = [row for row in comparison.rows if row.speedup and "latency_ms_median" in row.metrics]
+    fastest = sorted(timed, key=lambda row: (not row.is_baseline, row.metrics["latency_ms_median"]))[:MOST_NAMES]
+    rows = [row for row in timed if row in fastest]
     line = 0.23 if look.narrow else 0.25
     figure, axes = _axes(look, height=0.95 + line * len(rows))
     floor = comparison.latency.noise_floor
@@ -148,6 +150,10 @@ def speedups(comparison: Comparison, style: str = "wide") -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(4 if look.narrow else 8, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ×"))
     axes.set_xlabel("times as fast as the dense baseline")
+    if len(rows) < len(timed):
+        title = f"the fastest {len(rows)} of {len(timed)}"
+        axes.set_title(title, loc="left", fontsize=look.font_points, color=COLOURS["soft"])
+    _lay_out(figure)
     return figure
 
 
@@ -225,6 +231,12 @@ def _axes(look: Style, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
+def _lay_out(figure: Figure) -> None:
+    """Gives everything its place, where it stays."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def _positions(rows: Sequence[Row]) -> np.ndarray:
     """`[n, 2]`: gzip bytes, test accuracy in percent."""
     return np.array([[row.metrics["gzip_bytes"], 100 * row.metrics["test_accuracy"]] for row in rows]).reshape(-1, 2)
@@ -253,20 +265,23 @@ def _short(name: str, most: int) -> str:
 # --- Labels that do not overlap --------------------------------------------------------------------------------
 
 
+_LEFT_OF = {"left": 0.0, "center": 0.5, "right": 1.0}  # how much of a label is left of where it is anchored
+
+
 def _label(figure: Figure, axes: Any, rows: Sequence[Row], look: Style) -> None:
     """Writes each name beside its point where there is room, the first rows first: where it covers no line if there is
     such a place, else where it covers no other name or point. A name that finds none is left out: the point still
     tells it when it is pointed at."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # it stays as it is now
+    _lay_out(figure)
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     pixels = figure.dpi / 72
     points = axes.transData.transform(_positions(rows))
     half = (look.marker_points / 2 + 1) * pixels
-    taken = [Bbox([[x - half, y - half], [x + half, y + half]]) for x, y in points]
-    lines = [box for line in axes.lines if len(line.get_xdata()) > 1 for box in _segments(line, pixels)]
-    inside = axes.get_window_extent(renderer)
-    for row, (x, y) in itertools.islice(zip(rows, points, strict=True), MOST_LABELS):
+    taken = np.concatenate([points - half, points + half], axis=1)
+    drawn = [_segments(line, pixels) for line in axes.lines if len(line.get_xdata()) > 1]
+    lines = np.concatenate([np.empty((0, 4)), *drawn])
+    left, bottom, right, top = axes.get_window_extent(renderer).extents
+    for row, (x, y) in itertools.islice(zip(rows, points, strict=True), MOST_NAMES):
         at = (row.metrics["gzip_bytes"], 100 * row.metrics["test_accuracy"])
         text = axes.annotate(
             _short(row.variant, 16 if look.narrow else 30),
@@ -281,37 +296,37 @@ def _label(figure: Figure, axes: Any, rows: Sequence[Row], look: Style) -> None:
         box = text.get_window_extent(renderer)
         # A browser's font may be a little wider than the one that is measured here.
         width, height = box.width * 1.06, box.height
-        places = []
-        for dx, dy, anchor in _places(half, width, height):
-            left = x + dx - {"left": 0, "center": width / 2, "right": width}[anchor]
-            place = Bbox([[left, y + dy - height / 2], [left + width, y + dy + height / 2]])
-            if _fits(place, inside) and not any(_overlap(place, other) for other in taken):
-                crossed = sum(_overlap(place, line) for line in lines)
-                places.append((crossed, math.hypot(dx, dy) > 3.2 * half, dx, dy, anchor, place))
-        if not places:
+        offsets = list(_places(half, width, height))
+        towards = np.array([[dx, dy] for dx, dy, _ in offsets])
+        corner = [x, y - height / 2] - np.outer([_LEFT_OF[anchor] for *_, anchor in offsets], [width, 0]) + towards
+        places = np.hstack([corner, corner + np.array([width, height])])
+        fits = (places[:, :2] >= (left, bottom)).all(axis=1) & (places[:, 2:] <= (right, top)).all(axis=1)
+        possible = np.flatnonzero(fits & ~_overlap(places, taken).any(axis=1))
+        if not len(possible):
             text.remove()
             continue
+        crossed = _overlap(places, lines).sum(axis=1)
+        far = np.hypot(*towards.T) > 3.2 * half
         # Of those that cross as few lines, the closest: they come in that order.
-        _, far, dx, dy, anchor, place = min(places, key=lambda found: found[:2])
+        best = min(possible, key=lambda place: (crossed[place], far[place]))
+        dx, dy, anchor = offsets[best]
         text.set(position=(dx / pixels, dy / pixels), ha=anchor)
-        taken.append(place)
-        if far:
+        taken = np.concatenate([taken, places[[best]]])
+        if far[best]:
             end = (dx / pixels, (dy - math.copysign(height / 2, dy)) / pixels)
             leader = {"arrowstyle": "-", "lw": 0.6, "color": COLOURS["soft"], "shrinkA": 0, "shrinkB": 4}
             axes.annotate("", at, xytext=end, textcoords="offset points", arrowprops=leader, zorder=4)
 
 
-def _segments(line: Any, pixels: float) -> list[Bbox]:
-    """The straight pieces of a drawn line, which run along the axes, as boxes as wide as it is."""
+def _segments(line: Any, pixels: float) -> np.ndarray:
+    """The straight pieces of a drawn line, which run along the axes, as boxes as wide as it is: `[n, 4]`, the lower
+    left and the upper right corner."""
     path = line.get_transform().transform_path(line.get_path()).vertices
     if line.get_drawstyle() == "steps-post":
         corners = np.repeat(path, 2, axis=0)
         path = np.stack([corners[1:, 0], corners[:-1, 1]], axis=1)
     width = line.get_linewidth() * pixels
-    return [
-        Bbox([np.minimum(start, end) - width, np.maximum(start, end) + width])
-        for start, end in itertools.pairwise(path)
-    ]
+    return np.concatenate([np.minimum(path[:-1], path[1:]) - width, np.maximum(path[:-1], path[1:]) + width], axis=1)
 
 
 def _places(half: float, width: float, height: float) -> Iterator[tuple[float, float, str]]:
@@ -326,12 +341,10 @@ def _places(half: float, width: float, height: float) -> Iterator[tuple[float, f
         yield from ((0, dy, "center"), (0, -dy, "center"))
 
 
-def _fits(box: Bbox, inside: Bbox) -> bool:
-    return box.x0 >= inside.x0 and box.x1 <= inside.x1 and box.y0 >= inside.y0 and box.y1 <= inside.y1
-
-
-def _overlap(first: Bbox, second: Bbox) -> bool:
-    return first.x0 < second.x1 and second.x0 < first.x1 and first.y0 < second.y1 and second.y0 < first.y1
+def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Of boxes `[n, 4]` and `[m, 4]`, which overlap: bool `[n, m]`."""
+    apart = (boxes[:, None, :2] >= others[:, 2:]) | (others[:, :2] >= boxes[:, None, 2:])
+    return ~np.any(apart, axis=2)
 
 
 def described(rows: Iterable[Row]) -> str:

@@ -21,20 +21,29 @@ LAYERS = 6  # shown apart; the rest is summed
 SMALLEST_PICTURE = 96  # pixels: smaller images are enlarged without smoothing
 
 
-def page(sweep: Sweep, wide: Sequence[Mapping[str, Figure]]) -> str:
-    """HTML of everything that the sweep found; `wide` are the main figures of each of its comparisons."""
+def page(sweep: Sweep, drawn: Sequence[Mapping[str, Sequence[str]]]) -> str:
+    """HTML of everything that the sweep found; `drawn` are the main figures of each of its comparisons, as `drawings`
+    gives them."""
     return _template().render(
         sweep=sweep,
         judged=sweep.judged,
         comparisons=[
-            _view(comparison, drawn, sweep, index)
-            for index, (comparison, drawn) in enumerate(zip(sweep.comparisons, wide, strict=True))
+            _view(comparison, svgs, sweep, index)
+            for index, (comparison, svgs) in enumerate(zip(sweep.comparisons, drawn, strict=True))
         ],
         failed=[row for row in sweep.rows if row.failed],
         duplicates=duplicates(sweep.rows),
         style=_source("page.css"),
         script=_source("page.js"),
     )
+
+
+def drawings(comparison: Comparison, judged: Compare, wide: Mapping[str, Figure], index: int) -> dict[str, list[str]]:
+    """The main figures as SVG, the `wide` ones and narrow ones beside them; `index` keeps comparisons apart."""
+    return {
+        name: [figures.svg(wide[name], f"{name}-wide-{index}"), figures.svg(narrow, f"{name}-narrow-{index}")]
+        for name, narrow in figures.main(comparison, judged, "narrow").items()
+    }
 
 
 def sentence(comparison: Comparison, judged: Compare) -> str:
@@ -89,13 +98,9 @@ def answer(comparison: Comparison, margin: float) -> Row | None:
 # --- What the template shows -----------------------------------------------------------------------------------
 
 
-def _view(comparison: Comparison, wide: Mapping[str, Figure], sweep: Sweep, index: int) -> dict[str, Any]:
+def _view(comparison: Comparison, drawn: Mapping[str, Sequence[str]], sweep: Sweep, index: int) -> dict[str, Any]:
     measured = [row for row in comparison.rows if row.measured]
     judged = sweep.judged
-    drawn = {
-        name: [figures.svg(wide[name], f"{name}-wide-{index}"), figures.svg(narrow, f"{name}-narrow-{index}")]
-        for name, narrow in figures.main(comparison, judged, "narrow").items()
-    }
     answered = answer(comparison, judged.margin)
     return {
         "this": comparison,
