@@ -16,7 +16,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as schema
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -36,6 +36,11 @@ SplitShare = Annotated[float, Field(gt=0, lt=0.5)]
 Resize = Literal["bilinear", "bicubic", "lanczos", "area", "nearest", "tf_bilinear"]
 
 
+def _several(value: Any) -> Any:
+    """One number as a list of it."""
+    return [value] if isinstance(value, int | float) else value
+
+
 @schema(frozen=True, config=STRICT)
 class Preprocess:
     """From uint8 images to what the model takes: channels in its order, then `(image * rescale - mean) / std`, with a
@@ -43,8 +48,8 @@ class Preprocess:
 
     channel_order: Literal["rgb", "bgr"] = "rgb"
     rescale: Positive = 1 / 255
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[Positive, ...] = (1.0,)
+    mean: Annotated[tuple[float, ...], BeforeValidator(_several)] = (0.0,)
+    std: Annotated[tuple[Positive, ...], BeforeValidator(_several)] = (1.0,)
 
 
 @schema(frozen=True, config=STRICT)
@@ -65,7 +70,7 @@ class ImageFolder:
     and kept in the folder `cache` between runs up to `cache_gib`.
     """
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1, description="a folder with a folder of images for each class")]
     classes: tuple[Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)], ...] | None = None
     image_size: ImageSize = 32
     channels: Literal[1, 3] = 3
@@ -85,7 +90,7 @@ class Npz:
     `image_size` null leaves the images as they are.
     """
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1, description="an .npz file")]
     image_size: ImageSize | None = None
     resize: Resize = "bilinear"
     validation: SplitShare = 0.1
@@ -156,9 +161,12 @@ class MobileNetV2(Application):
             )
 
 
+KERAS_MODEL = "a Keras model: .keras, .h5 or a SavedModel folder"
+
+
 def _exists(path: str) -> str:
     if not Path(path).expanduser().exists():
-        raise ValueError(f"{path} does not exist; takes a Keras model: .keras, .h5 or a SavedModel folder")
+        raise ValueError(f"{path} does not exist; takes {KERAS_MODEL}")
     return path
 
 
@@ -173,7 +181,7 @@ class Saved(Architecture):
     UNUSED: ClassVar[tuple[str, ...]] = ("path",)
     external: ClassVar[bool] = True
 
-    path: Annotated[str, Field(min_length=1), AfterValidator(_exists)]
+    path: Annotated[str, Field(min_length=1, description=KERAS_MODEL), AfterValidator(_exists)]
     logits: bool | None = None
     custom_objects: tuple[Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")], ...] = ()
 
@@ -506,7 +514,7 @@ def _takes(schema: Mapping[str, Any], location: Sequence[str]) -> str:
     }
     words = kinds.get(node.get("type", ""), "another value")
     if node.get("minLength"):
-        words = "text that is not empty"
+        words = node.get("description", "text that is not empty")
     if "minimum" in node:
         words += f" of at least {node['minimum']}"
     if "exclusiveMinimum" in node:

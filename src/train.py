@@ -75,7 +75,14 @@ def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, 
     gives_logits(model, task.logits)
     save(model, checkpoint)
     predict = tf.function(lambda images: model(images, training=False))
-    return Trained({"validation_accuracy": accuracy(predict, task.dataset.validation, task.preprocess, batch_size=64)})
+    found = accuracy(predict, task.dataset.validation, task.preprocess, batch_size=64)
+    if found < 1.2 / len(task.dataset.classes):
+        log.warning(
+            "%.1f %% of the validation images are classified rightly, which is little more than guessing: do "
+            "model.preprocess and the order of the classes fit the model?",
+            100 * found,
+        )
+    return Trained({"validation_accuracy": found})
 
 
 def optimise(

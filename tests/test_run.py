@@ -25,7 +25,7 @@ WRONG = [
     (["prune=null"], "prune=null: takes one of magnitude, none, p1, p2"),
     (["-m", "quant=drq,null"], "quant=drq,null: takes one of drq, f16, fiq, none"),
     (["data.path=/nowhere"], "data.path: the option chosen has no such key; data=image_folder or "),
-    (["data=image_folder"], "data.path=null: takes text that is not empty"),
+    (["data=image_folder"], "data.path=null: takes a folder with a folder of images for each class"),
     (["data=image_folder", "data.path=/nowhere"], "data.path=/nowhere: "),
     (["data=image_folder", "data.path=pictures"], "data.path=pictures"),
     (["seed=-1"], "seed=-1: takes a whole number of at least 0 and below 4294967296"),

@@ -24,6 +24,10 @@ def facts(config: Config, variants: int, sweep: Record, uri: str) -> dict[str, s
         "seed": str(config.seed),
         "commit": commit(),
         "data": ", ".join([config.data.name, *(f"{k}={v}" for k, v in plain(config.data.settings).items())]),
+        "preprocessing": "(image × {rescale:.6g} − {mean}) / {std}, {channel_order}".format(
+            **vars(config.model.settings.preprocess)
+        ),
+        "notes on the data": "; ".join(data.notes),
         "fingerprint of the data": data.fingerprint,
         "libraries": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
