@@ -417,7 +417,7 @@ def load(composed: Mapping[str, Any], choices: Mapping[str, str], text: str = ""
 
 
 def check(expected: Any, value: Any, key: str) -> Any:
-    """`value` as `expected` (a type or a schema of this module); `key` names it in the error.
+    """`value` as `expected` (a type or a schema of this module); `key`, which may be empty, names it in the error.
 
     Raises `UserError` in one line: the key, what it got, what it takes.
     """
@@ -468,7 +468,7 @@ def _settings_type(target: str, group: str) -> Any:
 def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> str:
     first = error.errors(include_url=False)[0]
     location = [str(part) for part in first["loc"]]
-    name = ".".join([key, *location])
+    name = ".".join([*([key] if key else []), *location])
     match first["type"]:
         case "unexpected_keyword_argument":
             takes = ", ".join(_fields(schema, location[:-1]))

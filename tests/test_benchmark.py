@@ -18,6 +18,7 @@ from artifacts import SCHEMES, Tiny
 from conftest import Place
 
 from src.benchmark import FIRST_LOOK, NEXT_LOOK, Plan, Report, allocate, call, measure, precise
+from src.benchmark.__main__ import names
 from src.benchmark.child import operators
 from src.config import Benchmark, plain
 from src.stats import Interval, bootstrap_ratio
@@ -224,14 +225,15 @@ def test_a_file_that_fails_is_named_and_the_exit_code_is_1(place: Place, tiny: T
     [
         (["nothing.tflite"], "error: nothing.tflite: no such file; takes .tflite files"),
         ([__file__], f"error: {__file__}: is no TFLite model; takes .tflite files"),
-        (["{drq}", "threads=0"], "error: benchmark.threads=0: takes a whole number of at least 1 and at most 256"),
-        (["{drq}", "seconds=soon"], "error: benchmark.seconds=soon: takes a number above 0"),
-        (["{drq}", "thread=2"], "error: benchmark.thread: no such key; benchmark takes threads, instances, rounds,"),
+        (["{drq}", "threads=0"], "error: threads=0: takes a whole number of at least 1 and at most 256"),
+        (["{drq}", "seconds=soon"], "error: seconds=soon: takes a number above 0"),
+        (["{drq}", "thread=2"], "error: thread=2: no such setting; takes threads, instances, rounds,"),
         (["{drq}", "baseline=f16"], "error: baseline=f16: takes one of drq"),
         (
             ["{drq}", "json=no/such/folder.json"],
             "error: json=no/such/folder.json: takes a file in a folder that exists",
         ),
+        ([], "error: takes at least one .tflite file (--help shows how)"),
         (["threads=2"], "error: takes at least one .tflite file (--help shows how)"),
         (["{drq}", "--threads"], "error: --threads: no such option; takes files, KEY=VALUE and --help"),
     ],
@@ -242,6 +244,13 @@ def test_wrong_input_is_one_line_and_exit_code_2(place: Place, tiny: Tiny, argum
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_files_of_one_name_are_told_apart_by_the_folders_in_which_their_paths_differ() -> None:
+    files = [Path(f"runs/{run}/artifacts/model/p1-drq.tflite") for run in ("a1", "b2")]
+    assert names(files) == ["a1/p1-drq", "b2/p1-drq"]
+    assert names([Path("x/p1.tflite"), Path("x/p2.tflite")]) == ["p1", "p2"]
+    assert names([Path("p1.tflite"), Path("p1.tflite"), Path("old/p1.tflite")]) == ["p1#1", "p1#2", "old/p1"]
 
 
 def test_help_teaches_and_names_every_setting(place: Place) -> None:

@@ -1,5 +1,6 @@
 """`python -m src.benchmark MODEL.tflite …`: the latency of any artifacts, measured together, without a sweep."""
 
+import itertools
 import json
 import re
 import signal
@@ -55,7 +56,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    if not arguments or {"-h", "--help"} & set(arguments):
+    if {"-h", "--help"} & set(arguments):
         print(USAGE + "\n".join(settings()))
         return 0
     artifacts, baseline, config, output = parse(arguments)
@@ -89,6 +90,8 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Path], str, Benchmark, Pa
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if equals and not Path(argument).exists():
+            if key not in (known := [*(field.name for field in fields(Benchmark)), "baseline", "json"]):
+                raise UserError(f"{argument}: no such setting; takes {', '.join(known)}")
             values[key] = value
         elif argument.startswith("-"):
             raise UserError(f"{argument}: no such option; takes files, KEY=VALUE and --help")
@@ -104,7 +107,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Path], str, Benchmark, Pa
     output, baseline = values.pop("json", None), values.pop("baseline", next(iter(artifacts)))
     if baseline not in artifacts:
         raise UserError(f"baseline={baseline}: takes one of {', '.join(artifacts)}")
-    config = check(Benchmark, values, "benchmark")
+    config = check(Benchmark, values, "")
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise UserError(f"json={output}: takes a file in a folder that exists")
     return artifacts, baseline, config, Path(output) if output else None
@@ -116,11 +119,22 @@ def _start(file: Path) -> bytes:
 
 
 def names(files: Sequence[Path]) -> list[str]:
-    """What the files are called: their stems, or, where two are the same, all that was given, numbered if need be."""
+    """What the files are called: their stems; where two are the same, behind the folders in which their paths differ;
+    numbered if need be."""
     stems = [file.stem for file in files]
     if len(set(stems)) < len(stems):
-        stems = [str(file.with_suffix("")) for file in files]
+        folders = [file.absolute().parent.parts for file in files]
+        start = _in_common(folders)
+        end = _in_common([parts[start:][::-1] for parts in folders])
+        stems = [
+            "/".join([*parts[start : len(parts) - end], file.stem]) for parts, file in zip(folders, files, strict=True)
+        ]
     return [f"{stem}#{stems[:i].count(stem) + 1}" if stems.count(stem) > 1 else stem for i, stem in enumerate(stems)]
+
+
+def _in_common(sequences: Sequence[Sequence[str]]) -> int:
+    """How many elements all begin with."""
+    return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*sequences, strict=False)))
 
 
 @contextmanager
