@@ -468,7 +468,7 @@ def _settings_type(target: str, group: str) -> Any:
 def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> str:
     first = error.errors(include_url=False)[0]
     location = [str(part) for part in first["loc"]]
-    name = ".".join([*([key] if key else []), *location])
+    name = ".".join(filter(None, [key, *location]))
     match first["type"]:
         case "unexpected_keyword_argument":
             takes = ", ".join(_fields(schema, location[:-1]))

@@ -94,8 +94,7 @@ def predict(
 
     Images are read and brought to the input's dtype in a thread while earlier ones are inferred: by one interpreter on
     all `threads`, or, of a small artifact, by one on each. Memory holds a few megabytes of images per interpreter and
-    the result, whatever the size of the split. `progress` is told how many images were done
-    since it was last called.
+    the result, whatever the size of the split. `progress` is told how many images were done since it was last called.
 
     `logits` says whether the artifact gives logits, to which a softmax is applied, or probabilities; None takes what
     its last operator makes for probabilities where that is a softmax. A quantized softmax gives steps of 1/256.

@@ -247,8 +247,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                 metrics[f"{split_name}_accuracy"] = predictions.accuracy
                 if split_name == "test":
                     metrics["balanced_accuracy"] = predictions.balanced_accuracy
-                    of_images = json.dumps(_preprocessing(config, data, predictions), indent=1, ensure_ascii=False)
-                    (scratch / PREPROCESSING).write_text(of_images)
+                    of_images = _preprocessing(config, data, predictions)
             found = auditing.result()
         metrics |= {
             "tflite_bytes": found.tflite_bytes,
@@ -269,6 +268,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                 "float_operators": _counted(op.name for op in found.operators if op.computes == "float"),
             },
         )
+        (scratch / PREPROCESSING).write_text(json.dumps(of_images, indent=1, ensure_ascii=False))
         (scratch / AUDIT).write_text(json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1))
         _keep(scratch, request, store, run_id)
     return run_id

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from src import stages
-from src.config import Config, plain
+from src.config import Config, Preprocess, plain
 from src.tracking import Record
 
 LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")
@@ -24,9 +24,7 @@ def facts(config: Config, variants: int, sweep: Record, uri: str) -> dict[str, s
         "seed": str(config.seed),
         "commit": commit(),
         "data": ", ".join([config.data.name, *(f"{k}={v}" for k, v in plain(config.data.settings).items())]),
-        "preprocessing": "(image × {rescale:.6g} − {mean}) / {std}, {channel_order}".format(
-            **vars(config.model.settings.preprocess)
-        ),
+        "preprocessing": _said(config.model.settings.preprocess),
         "notes on the data": "; ".join(data.notes),
         "fingerprint of the data": data.fingerprint,
         "libraries": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES),
@@ -34,6 +32,11 @@ def facts(config: Config, variants: int, sweep: Record, uri: str) -> dict[str, s
         "tracking": f"{uri}, sweep {sweep.run_id}",
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _said(how: Preprocess) -> str:
+    mean, std = (" ".join(f"{value:g}" for value in per_channel) for per_channel in (how.mean, how.std))
+    return f"(image × {how.rescale:.6g} − {mean}) / {std}, {how.channel_order}"
 
 
 def commit() -> str:

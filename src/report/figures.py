@@ -115,8 +115,9 @@ def speedups(comparison: Comparison, style: str = "wide") -> Figure:
     assert comparison.latency
     look = STYLES[style]
     timed = [row for row in comparison.rows if row.speedup and "latency_ms_median" in row.metrics]
-    fastest = sorted(timed, key=lambda row: (not row.is_baseline, row.metrics["latency_ms_median"]))[:MOST_NAMES]
-    rows = [row for row in timed if row in fastest]
+    by_speed = sorted(timed, key=lambda row: (not row.is_baseline, row.metrics["latency_ms_median"]))
+    fastest = {row.variant for row in by_speed[:MOST_NAMES]}
+    rows = [row for row in timed if row.variant in fastest]
     line = 0.23 if look.narrow else 0.25
     figure, axes = _axes(look, height=0.95 + line * len(rows))
     floor = comparison.latency.noise_floor
