@@ -20,7 +20,7 @@ from src.data.decode import UnreadableError, decode, resize
 from src.evaluate import _Model
 
 ROOT = Path(__file__).resolve().parent
-REQUIREMENTS = ("ai-edge-litert", "numpy", "pillow", "pydantic", "scipy")
+REQUIREMENTS = ("ai-edge-litert", "numpy", "pillow", "pydantic", "scipy", "simplejpeg")
 MODEL, PREPROCESSING = "model.tflite", "preprocessing.json"
 SCORES = 5  # classes per image, the most probable first
 

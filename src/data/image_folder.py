@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import PIL
-from PIL import Image, features
+from PIL import Image
 
 from src.config import ImageFolder, UserError
 from src.data import EXAMPLES, SPLITS, Dataset, Split, fingerprint, oddities, stratified
 from src.data.cache import Contents, Files, read_files
-from src.data.decode import RULES, decode, opens
+from src.data.decode import IDENTITY, decode, opens
 
 TAKES = "takes a folder with one folder per class, or with train/ and test/ of such folders"
 VALIDATION_NAMES = ("validation", "val", "valid")
@@ -46,7 +45,7 @@ def load(config: ImageFolder, seed: int) -> Dataset:
             decode, size=config.image_size, channels=config.channels, resize=config.resize, crop=config.crop
         ),
         shape,
-        f"{RULES} {settings} Pillow {PIL.__version__} {features.version('jpg')}",
+        f"{IDENTITY} {settings}",
         int(config.memory_gib * 2**30),
         Path(config.cache).expanduser() if config.cache else None,
         int(config.cache_gib * 2**30),
