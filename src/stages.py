@@ -95,11 +95,16 @@ def _key(config: Config, data: Dataset, step: Step, parent: Stage | None, model:
                 "compressors": sorted(config.audit.compressors) if step.group == "quant" else None,
                 "data": data.fingerprint,
                 "seed": config.seed,
-                "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+                "versions": _versions(),
                 "code": code_version(*modules),
             }
         ).encode()
     ).hexdigest()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 @functools.cache

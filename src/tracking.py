@@ -136,9 +136,10 @@ class Store:
             raise UserError(
                 f"tracking.uri={tracking.uri}: {reason(error)[:200]}; takes a tracking store that answers"
             ) from error
+        self.retry_seconds = tracking.retry_seconds
         self.client: Any = _Patient(client, tracking.retry_seconds)
         self.hurried: Any = client
-        self._folders: dict[str, Path | None] = {}
+        self._uris: dict[str, str] = {}  # of the artifacts of runs that were seen
         self._params: dict[str, Mapping[str, Any]] = {}  # of variants that have logged nothing yet
 
     # --- Writing ---
@@ -170,7 +171,8 @@ class Store:
             all_tags["sweep"] = parent
             # Only variants are its children in the UI: a stage belongs to every sweep that uses it.
             all_tags |= {"mlflow.parentRunId": parent} if kind == "variant" else {}
-        run_id = self.client.create_run(self.experiment_id, tags=all_tags, run_name=name).info.run_id
+        info = self.client.create_run(self.experiment_id, tags=all_tags, run_name=name).info
+        run_id, self._uris[info.run_id] = info.run_id, info.artifact_uri
         if kind == "variant":
             self._params[run_id] = params  # with its first metrics: a transaction less
         else:
@@ -242,10 +244,10 @@ class Store:
             )
 
     def keep(self, run_id: str, file: Path, folder: str | None = None) -> None:
-        self.client.log_artifact(run_id, str(file), folder)
+        self._artifacts(run_id).log_artifact(str(file), folder)
 
     def keep_all(self, run_id: str, folder: Path) -> None:
-        self.client.log_artifacts(run_id, str(folder))
+        self._artifacts(run_id).log_artifacts(str(folder))
 
     def keep_text(self, run_id: str, text: str, path: str) -> None:
         self.client.log_text(run_id, text, path)
@@ -399,8 +401,7 @@ class Store:
 
     def _record(self, run: Any) -> Record:
         info, data = run.info, run.data
-        uri = urlparse(info.artifact_uri)
-        self._folders[info.run_id] = Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
+        self._uris[info.run_id] = info.artifact_uri
         return Record(
             run_id=info.run_id,
             name=info.run_name,
@@ -412,11 +413,22 @@ class Store:
             metrics=data.metrics,
         )
 
+    def _artifacts_uri(self, run_id: str) -> str:
+        if run_id not in self._uris:
+            self.get(run_id)
+        return self._uris[run_id]
+
+    def _artifacts(self, run_id: str) -> Any:
+        """Where the run's artifacts are kept. The client's own calls would read the whole run first to know that."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        repository = get_artifact_repository(self._artifacts_uri(run_id), tracking_uri=self.uri)
+        return _Patient(repository, self.retry_seconds)
+
     def _local(self, run_id: str) -> Path | None:
         """The folder of a run's artifacts, where it is one of this machine."""
-        if run_id not in self._folders:
-            self.get(run_id)
-        return self._folders[run_id]
+        uri = urlparse(self._artifacts_uri(run_id))
+        return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
 
 
 def store_exists(tracking: Tracking) -> bool:

@@ -297,11 +297,12 @@ def _publish(sweep: report.Sweep, store: Store, parent: str) -> Path:
     for index, comparison in enumerate(sweep.comparisons):
         drawn = figures.main(comparison, sweep.judged)
         on_page.append(drawings(comparison, sweep.judged, drawn, index))
+        made = {name: figures.png(figure) for name, figure in drawn.items()}
         if comparison.damaged:
-            drawn["damaged_images"] = figures.pictures(comparison.damaged)
-        for name, figure in drawn.items():
+            made["damaged_images"] = figures.pictures(comparison.damaged)
+        for name, content in made.items():
             file = folder / (f"{name}.png" if len(sweep.comparisons) == 1 else f"{name}_{index + 1}.png")
-            file.write_bytes(figures.png(figure))
+            file.write_bytes(content)
             store.keep(parent, file, "figures")
     (folder / REPORT).write_text(page(sweep, on_page))
     store.keep(parent, folder / REPORT)

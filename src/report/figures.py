@@ -17,7 +17,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from PIL import Image, ImageDraw, ImageFont
 
 from src.config import Compare
 from src.report.numbers import size, three, times
@@ -38,7 +40,8 @@ COLOURS = {
 }
 # Not by colour alone.
 MARKERS = {"baseline": "D", "better": "^", "equal": "o", "worse": "v", "undecided": "s"}
-MOST_NAMES = 40  # in a figure: more find no room, and the table has them all
+MOST_NAMES = 25  # in a figure: more find no room, and the table has them all
+SMALLEST_PICTURE = 96  # pixels
 WIDE, NARROW = 9.3, 3.75  # inches of 96 CSS pixels: what there is at 1280 and at 400 pixels
 
 
@@ -61,6 +64,13 @@ def kind(row: Row) -> str:
     if row.is_baseline:
         return "baseline"
     return row.verdict.call.split()[0] if row.verdict else "undecided"
+
+
+def _claim(row: Row) -> str:
+    """The colour of what is said of its latency."""
+    if row.is_baseline or row.no_difference or not row.speedup:
+        return COLOURS["baseline" if row.is_baseline else "soft"]
+    return COLOURS["better" if row.speedup.estimate > 1 else "worse"]
 
 
 def main(comparison: Comparison, judged: Compare, style: str = "wide") -> dict[str, Figure]:
@@ -90,13 +100,14 @@ def accuracy_over_size(comparison: Comparison, margin: float, confidence: float,
         key=lambda row: (row.metrics["gzip_bytes"], row.metrics["test_accuracy"]),
     )
     axes.plot(*_positions(best).T, color=COLOURS["soft"], lw=1.0, zorder=2, drawstyle="steps-post")
+    if baseline:
+        paired = [row for row in rows if row.paired]
+        drops = np.array([(row.paired.drop.high, row.paired.drop.low) for row in paired if row.paired]).reshape(-1, 2)
+        low, high = np.clip(dense - 100 * drops, 0, 100).T
+        colours = [COLOURS[kind(row)] for row in paired]
+        axes.vlines(_positions(paired)[:, 0], low, high, colours, lw=1.1, alpha=0.55, zorder=3)
     for row, (x, y) in zip(rows, _positions(rows), strict=True):
-        colour = COLOURS[kind(row)]
-        if row.paired and baseline:
-            ends = [max(0.0, dense - 100 * row.paired.drop.high), min(100.0, dense - 100 * row.paired.drop.low)]
-            axes.plot([x, x], ends, color=colour, lw=1.1, alpha=0.55, zorder=3, solid_capstyle="butt")
-        point = axes.plot([x], [y], MARKERS[kind(row)], color=colour, ms=look.marker_points, mec=COLOURS["paper"])[0]
-        point.set(mew=0.8, zorder=5, gid=f"variant:{row.variant}")
+        _point(axes, x, y, row, MARKERS[kind(row)], COLOURS[kind(row)], look)
     axes.set_xscale("log")
     _size_ticks(axes, [row.metrics["gzip_bytes"] for row in rows], look)
     axes.yaxis.set_major_locator(MaxNLocator(5 if look.narrow else 7, steps=[1, 2, 5, 10]))
@@ -126,14 +137,8 @@ def speedups(comparison: Comparison, style: str = "wide") -> Figure:
     axes.axvline(1, color=COLOURS["soft"], lw=0.8, ls=(0, (4, 3)), zorder=1)
     for position, row in enumerate(rows):
         assert row.speedup
-        found = row.speedup
-        claimed = "soft" if row.no_difference or row.is_baseline else "better" if found.estimate > 1 else "worse"
-        colour = COLOURS["baseline" if row.is_baseline else claimed]
-        if math.isfinite(found.high):
-            axes.plot([found.low, found.high], [position] * 2, color=colour, lw=2.2, alpha=0.45, solid_capstyle="butt")
-        marker = "D" if row.is_baseline else "o"
-        point = axes.plot([found.estimate], [position], marker, color=colour, ms=look.marker_points, zorder=5)[0]
-        point.set(mec=COLOURS["paper"], mew=0.8, gid=f"variant:{row.variant}")
+        colour = _claim(row)
+        _point(axes, row.speedup.estimate, position, row, "D" if row.is_baseline else "o", colour, look)
         axes.text(
             1.02,
             position,
@@ -143,6 +148,9 @@ def speedups(comparison: Comparison, style: str = "wide") -> Figure:
             color=COLOURS["soft"],
             fontsize=look.font_points,
         )
+    known = [(i, row) for i, row in enumerate(rows) if row.speedup and math.isfinite(row.speedup.high)]
+    ends = np.array([(row.speedup.low, row.speedup.high) for _, row in known if row.speedup]).reshape(-1, 2)
+    axes.hlines([i for i, _ in known], *ends.T, [_claim(row) for _, row in known], lw=2.2, alpha=0.45)
     longest = 14 if look.narrow else 34
     axes.set_yticks(range(len(rows)), [_short(row.variant, longest) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -158,19 +166,33 @@ def speedups(comparison: Comparison, style: str = "wide") -> Figure:
     return figure
 
 
-def pictures(damaged: Sequence[Damaged]) -> Figure:
-    """The damaged images side by side, each under its true class."""
-    columns = min(6, len(damaged))
-    lines = -(-len(damaged) // columns)
-    figure = Figure(figsize=(1.6 * columns, 1.95 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, image in zip(np.ravel(figure.subplots(lines, columns, squeeze=False)), damaged, strict=False):
-        axes.imshow(image.pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+def picture(pixels: np.ndarray) -> Image.Image:
+    """uint8 `[height, width, channels]` as large as it is to be looked at: small ones enlarged without smoothing."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if image.width < SMALLEST_PICTURE:
+        factor = -(-SMALLEST_PICTURE // image.width)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image.thumbnail((2 * SMALLEST_PICTURE, 2 * SMALLEST_PICTURE))
+    return image
+
+
+def pictures(damaged: Sequence[Damaged]) -> bytes:
+    """The damaged images side by side, each under its true class, as PNG."""
+    drawn = [picture(image.pixels) for image in damaged]
+    side, columns = 2 * SMALLEST_PICTURE, min(6, len(damaged))
+    height = max(one.height for one in drawn) + 56
+    sheet = Image.new("RGB", ((side + 16) * columns, height * -(-len(damaged) // columns)), COLOURS["paper"])
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for position, (image, one) in enumerate(zip(damaged, drawn, strict=True)):
+        line, column = divmod(position, columns)
+        middle, top = (side + 16) * column + (side + 16) // 2, height * line
         wrong = max(image.wrong.values(), key=list(image.wrong.values()).count)
-        axes.set_title(f"{image.label}\n{len(image.wrong)} wrong, most {wrong}", fontsize=8)
-    for axes in figure.axes:
-        axes.axis("off")
-    return figure
+        said = f"{_short(image.label, 22)}\n{len(image.wrong)} wrong, most {_short(wrong, 10)}"
+        draw.multiline_text((middle, top + 6), said, COLOURS["ink"], font, anchor="ma", align="center")
+        sheet.paste(one, (middle - one.width // 2, top + 50))
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
 
 
 def svg(figure: Figure, name: str) -> str:
@@ -232,10 +254,19 @@ def _axes(look: Style, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
+def _point(axes: Any, x: float, y: float, row: Row, marker: str, colour: str, look: Style) -> None:
+    """One that the page can point at."""
+    point = Line2D([x], [y], marker=marker, ls="", color=colour, ms=look.marker_points, zorder=5)
+    point.set(mec=COLOURS["paper"], mew=0.8, gid=f"variant:{row.variant}")
+    axes.add_line(point)
+
+
 def _lay_out(figure: Figure) -> None:
     """Gives everything its place, where it stays."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    engine = figure.get_layout_engine()
+    assert engine
+    engine.execute(figure)
+    figure.set_layout_engine(None)  # Matplotlib's "none" has it drawn once more by whatever saves it
 
 
 def _positions(rows: Sequence[Row]) -> np.ndarray:
@@ -260,7 +291,8 @@ def _round_size(count: float) -> str:
 
 
 def _short(name: str, most: int) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+    """What tells variants apart is at either end: `magnitude-fiq …sparsity=0.45`."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[most // 2 - most + 1 :]}"
 
 
 # --- Labels that do not overlap --------------------------------------------------------------------------------
@@ -279,8 +311,9 @@ def _label(figure: Figure, axes: Any, rows: Sequence[Row], look: Style) -> None:
     points = axes.transData.transform(_positions(rows))
     half = (look.marker_points / 2 + 1) * pixels
     taken = np.concatenate([points - half, points + half], axis=1)
-    drawn = [_segments(line, pixels) for line in axes.lines if len(line.get_xdata()) > 1]
-    lines = np.concatenate([np.empty((0, 4)), *drawn])
+    drawn = [_corners(line) for line in axes.lines if len(line.get_xdata()) > 1]
+    intervals = [axes.transData.transform(ends) for lines in axes.collections for ends in lines.get_segments()]
+    lines = np.concatenate([np.empty((0, 4)), *(_boxes(path, pixels) for path in [*drawn, *intervals])])
     left, bottom, right, top = axes.get_window_extent(renderer).extents
     for row, (x, y) in itertools.islice(zip(rows, points, strict=True), MOST_NAMES):
         at = (row.metrics["gzip_bytes"], 100 * row.metrics["test_accuracy"])
@@ -319,14 +352,18 @@ def _label(figure: Figure, axes: Any, rows: Sequence[Row], look: Style) -> None:
             axes.annotate("", at, xytext=end, textcoords="offset points", arrowprops=leader, zorder=4)
 
 
-def _segments(line: Any, pixels: float) -> np.ndarray:
-    """The straight pieces of a drawn line, which run along the axes, as boxes as wide as it is: `[n, 4]`, the lower
-    left and the upper right corner."""
+def _corners(line: Any) -> np.ndarray:
+    """What a drawn line runs through on the screen, along the axes: `[n, 2]`."""
     path = line.get_transform().transform_path(line.get_path()).vertices
     if line.get_drawstyle() == "steps-post":
         corners = np.repeat(path, 2, axis=0)
         path = np.stack([corners[1:, 0], corners[:-1, 1]], axis=1)
-    width = line.get_linewidth() * pixels
+    return path
+
+
+def _boxes(path: np.ndarray, width: float) -> np.ndarray:
+    """The straight pieces of a path `[n, 2]` as boxes that are `width` wider to each side: `[n - 1, 4]`, the lower left
+    and the upper right corner."""
     return np.concatenate([np.minimum(path[:-1], path[1:]) - width, np.maximum(path[:-1], path[1:]) + width], axis=1)
 
 

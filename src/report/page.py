@@ -10,7 +10,6 @@ from typing import Any
 import jinja2
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from src.config import Compare
 from src.report import figures, numbers
@@ -18,7 +17,6 @@ from src.report.rows import Comparison, Row, Sweep, duplicates, front
 from src.stats import newcombe_paired
 
 LAYERS = 6  # shown apart; the rest is summed
-SMALLEST_PICTURE = 96  # pixels: smaller images are enlarged without smoothing
 
 
 def page(sweep: Sweep, drawn: Sequence[Mapping[str, Sequence[str]]]) -> str:
@@ -162,14 +160,8 @@ def _notes(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
 
 
 def _data_uri(pixels: np.ndarray) -> str:
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    if image.width < SMALLEST_PICTURE:
-        factor = -(-SMALLEST_PICTURE // image.width)
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    elif image.width > 2 * SMALLEST_PICTURE:
-        image.thumbnail((2 * SMALLEST_PICTURE, 2 * SMALLEST_PICTURE))
     encoded = io.BytesIO()
-    image.save(encoded, "PNG", optimize=True)
+    figures.picture(pixels).save(encoded, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode()
 
 
