@@ -70,7 +70,9 @@ def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, j
         if comparison.latency and any(row.no_difference for row in comparison.rows):
             floor = f"{100 * comparison.latency.noise_floor:.1f} %"
             console.print(f"same: no difference in latency sure to exceed the noise floor, {floor}.", markup=False)
-    console.print(f"report  {folder / REPORT}\nruns    make ui\nchoose  make pick", markup=False)
+    console.print(f"report  {folder / REPORT}\nruns    make ui", markup=False)
+    if any(row.paired for row in rows):
+        console.print("choose  make pick", markup=False)
     return {row.label: row.failed for row in rows if row.failed}
 
 
