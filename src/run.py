@@ -72,8 +72,12 @@ def multirun(sweeper: Any, arguments: list[str]) -> str | None:
             OmegaConf.save(config, folder / "multirun.yaml")
         at_a_time = min(parallel, len(jobs))
         batch = [[*job.variant.overrides, *_instructions(job, parent_run, at_a_time)] for job in jobs]
-        returns = sweeper.launcher.launch(batch, initial_job_idx=done)
-        done += len(batch)
+        returns: list[JobReturn] = []
+        # submitit_local starts all that it is given at once.
+        size = at_a_time if _is_submitit_local(config) else len(batch)
+        for start in range(0, len(batch), size):
+            returns += sweeper.launcher.launch(batch[start : start + size], initial_job_idx=done)
+            done += len(batch[start : start + size])
         return [_outcome(returned) for returned in returns]
 
     compose = _composer(config.hydra.overrides.hydra)
@@ -104,12 +108,19 @@ def _instructions(job: Job, parent_run: str, parallel: int) -> list[str]:
 
 
 def _parallel(config: DictConfig) -> int:
-    """How many jobs the launcher does at a time on a machine: joblib by its `n_jobs`, Ray by the CPUs of a task."""
+    """How many jobs the launcher does at a time on a machine: joblib by its `n_jobs`, Ray and submitit_local by the
+    CPUs of a task."""
     cores = os.cpu_count() or 1
+    if _is_submitit_local(config):
+        return max(1, cores // (OmegaConf.select(config, "hydra.launcher.cpus_per_task") or 1))
     if OmegaConf.select(config, "hydra.launcher.ray") is not None:
         return max(1, int(cores // (OmegaConf.select(config, "hydra.launcher.ray.remote.num_cpus") or 1)))
     jobs = OmegaConf.select(config, "hydra.launcher.n_jobs") or 1
     return jobs if jobs > 0 else max(1, cores + 1 + jobs)
+
+
+def _is_submitit_local(config: DictConfig) -> bool:
+    return str(OmegaConf.select(config, "hydra.launcher._target_")).endswith("submitit_launcher.LocalLauncher")
 
 
 def _outcome(returned: JobReturn) -> sweep.Outcome:

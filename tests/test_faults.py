@@ -199,9 +199,18 @@ def test_a_full_disk_fails_with_one_line_and_the_sweep_goes_on_when_there_is_roo
         subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_two_workers_leave_the_same_bytes_as_one(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="make setup EXTRAS=dev,joblib")
-    done = place.run(*SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+@pytest.mark.parametrize(
+    ("extra", "options"),
+    [
+        ("joblib", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
+        pytest.param("submitit", ["hydra/launcher=submitit_local"], marks=pytest.mark.long),
+    ],
+)
+def test_two_workers_leave_the_same_bytes_as_one(
+    place: Place, undisturbed: tuple[Place, dict[str, str]], extra: str, options: list[str]
+) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{extra}_launcher", reason=f"make setup EXTRAS=dev,{extra}")
+    done = place.run(*SMALL, *options)
     assert done.returncode == 0, done.stderr
     assert place.stages() == ["p1", "train"]
     assert digests(place) == undisturbed[1]
