@@ -51,6 +51,10 @@ class Preprocess:
     mean: Annotated[tuple[float, ...], BeforeValidator(_several)] = (0.0,)
     std: Annotated[tuple[Positive, ...], BeforeValidator(_several)] = (1.0,)
 
+    def __str__(self) -> str:
+        mean, std = (" ".join(f"{value:g}" for value in per_channel) for per_channel in (self.mean, self.std))
+        return f"(image × {self.rescale:.6g} − {mean}) / {std}, {self.channel_order}"
+
 
 @schema(frozen=True, config=STRICT)
 class Digits:
@@ -313,7 +317,7 @@ class Compare:
 class Tracking:
     """Where results are kept."""
 
-    uri: Annotated[str, Field(min_length=1)]
+    uri: Annotated[str, Field(min_length=1, description="sqlite:///FILE, or a server's http://HOST:PORT")]
     experiment: Annotated[str, Field(min_length=1)]
     retry_seconds: Annotated[float, Field(ge=0)] = 300
 
@@ -340,6 +344,12 @@ class Step:
     name: str
     target: str
     settings: Any
+
+    @property
+    def title(self) -> str:
+        """For a person: the file or folder that it is about, where there is one; else what it is called."""
+        path = getattr(self.settings, "path", None)
+        return Path(path).name if path else self.name
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -468,7 +478,8 @@ def _settings_type(target: str, group: str) -> Any:
 def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> str:
     first = error.errors(include_url=False)[0]
     location = [str(part) for part in first["loc"]]
-    name = ".".join(filter(None, [key, *location]))
+    # One of a list goes by the name of the list.
+    name = ".".join(filter(None, [key, *(part for part in location if not part.isdigit())]))
     match first["type"]:
         case "unexpected_keyword_argument":
             takes = ", ".join(_fields(schema, location[:-1]))

@@ -198,7 +198,8 @@ def _reported(chosen: Candidate, sweep: str, wanted: Settings) -> list[str]:
     validation, test = _drop(row, "validation"), _drop(row, "test")
     faster = "no latency was measured"
     if row.get("latency_ms_median") is not None:
-        claimed = "no difference in latency" if row["no_difference"] else f"{times(row['speedup'])} × as fast"
+        claimed = "no sure difference in latency" if row["no_difference"] else f"{times(row['speedup'])} × as fast"
+        claimed += f" [{times(row['speedup_low'])}, {times(row['speedup_high'])}]"
         faster = f"{claimed}, median {three(row['latency_ms_median'])} ms"
     return [
         f"chosen      {chosen.label} of {sweep}",

@@ -132,7 +132,7 @@ def summary(plan: Plan, parallel: int) -> str:
     artifacts = sum(job.is_variant for job in plan.jobs)
     parts = [
         f"{len(plan.variants)} variant{'s' * (len(plan.variants) != 1)}",
-        f"to train: {', '.join(checkpoints) or 'nothing'}",
+        f"to make: {', '.join(checkpoints) or 'nothing'}",
     ]
     parts.append(f"to convert and evaluate: {artifacts}")
     if reused := len(plan.variants) - artifacts:
@@ -165,6 +165,7 @@ def show(plan: Plan, parallel: int, console: Console) -> None:
         for job in wave:
             took = f"about {duration(job.seconds)}" if job.seconds is not None else "no such stage has run here yet"
             what = "convert and evaluate" if job.is_variant else job.stage.group
+            what = "take as it is" if job.stage.name == "dense" else what
             console.print(f"  {job.title:<{width}}  {what:<20}  {took}", highlight=False, markup=False)
     reused = [(job, plan.done[key]) for key, job in needed.items() if key in plan.done]
     if reused:

@@ -19,6 +19,7 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -34,6 +35,7 @@ from src.plan import Compose, Job, group_of
 from src.tracking import Store, check_writable, reason
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+LAUNCHERS = ("joblib", "ray", "submitit")  # extras of the environment
 ERRORS = Path("mlruns/hydra/errors.log")
 _errors: list[Exception] = []
 _INTERPOLATED = "any value is interpolated"
@@ -283,37 +285,51 @@ def _in_one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        return f"{group}={option}: no such option; takes one of {', '.join(error.options)}"
+        return _unknown_option(group, option, error.options)
     if match := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
         return _unknown_key(match[1] or match[2])
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        return f"{match[1]}={match[2]}: no such option; takes one of {', '.join(_options(match[1]))}"
+        return _unknown_option(match[1], match[2], _options(match[1]))
     return text
 
 
+def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
+    extra = option.partition("_")[0]
+    if group == "hydra/launcher" and extra in LAUNCHERS:
+        return f"{group}={option}: is not installed; `make setup EXTRAS=dev,{extra}` installs it"
+    close = difflib.get_close_matches(option, options, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{group}={option}: no such option; {hint}takes one of {', '.join(options)}"
+
+
 def _unknown_key(key: str) -> str:
-    parent, _, name = key.rpartition(".")
-    known: list[str]
-    if parent:
-        group = CONF / parent.split(".")[0]
-        files = sorted(group.glob("*.yaml")) if group.is_dir() else [CONF / "config.yaml"]
-        nodes = [
-            OmegaConf.select(OmegaConf.load(f), ".".join(parent.split(".")[group.is_dir() :]) or "") for f in files
-        ]
-        known = sorted(
-            {str(k) for node in nodes if isinstance(node, DictConfig) for k in node} - {"_target_", "defaults"}
-        )
+    """Names the first part of `key` that there isn't, and what there is in its place."""
+    parts = key.split(".")
+    if parts[:2] == ["hydra", "launcher"]:
+        return f"{key}: the launcher chosen has no such key; hydra/launcher={' or '.join(LAUNCHERS)} has others"
+    if parts[0] == "hydra":
+        files, roots, inside = [], [OmegaConf.structured(HydraConf)], 1
+    elif (CONF / parts[0]).is_dir():
+        files = sorted((CONF / parts[0]).glob("*.yaml"))
+        roots, inside = [OmegaConf.load(file) for file in files], 1
     else:
-        known = sorted(
-            {d.name for d in CONF.iterdir() if d.is_dir()} | {str(k) for k in OmegaConf.load(CONF / "config.yaml")}
-        )
-        known = [k for k in known if k not in ("hydra", "defaults", "sweep")]
-    if name in known:
-        have = [file.stem for file in files if f"\n{name}:" in file.read_text()]
-        return f"{key}: the option chosen has no such key; {parent.split('.')[0]}={' or '.join(have)} has it"
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {parent + '.' if parent else ''}{close[0]}? " if close else ""
-    return f"{key}: no such key; {hint}{parent or 'the top level'} takes {', '.join(known)}"
+        files, roots, inside = [], [OmegaConf.load(CONF / "config.yaml")], 0
+    for depth in range(inside, len(parts)):
+        parent, name = ".".join(parts[:depth]), parts[depth]
+        within = [OmegaConf.select(root, ".".join(parts[inside:depth])) if depth > inside else root for root in roots]
+        known = {str(k) for node in within if isinstance(node, DictConfig) for k in node} - {"_target_", "defaults"}
+        if depth == 0:
+            known = known - {"hydra", "sweep"} | {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {
+                "hydra"
+            }
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {'.'.join([*parts[:depth], close[0], *parts[depth + 1 :]])}? " if close else ""
+            return f"{key}: no such key; {hint}{parent or 'the top level'} takes {', '.join(sorted(known)) or 'none'}"
+    have = [
+        file.stem for file, node in zip(files, within, strict=True) if isinstance(node, DictConfig) and name in node
+    ]
+    return f"{key}: the option chosen has no such key; {parts[0]}={' or '.join(have)} has it"
 
 
 if __name__ == "__main__":

@@ -63,7 +63,9 @@ class Stage:
 
     @property
     def name(self) -> str:
-        return self.group if self.group == "train" else self.step.name
+        if self.group != "train":
+            return self.step.name
+        return "dense" if self.step.name == "none" else "train"
 
 
 def chain(config: Config, data: Dataset) -> tuple[Stage, ...]:
@@ -204,7 +206,7 @@ def _custom_objects(model: Step) -> tuple[str, ...]:
 
 def _checkpoint(request: Request, store: Store, scratch: Path) -> str:
     stage, config, data = request.stage, request.config, dataset(request.config)
-    log.info("%s: %s", stage.name, config.model.name)
+    log.info("%s: %s", stage.name, config.model.title)
     with store.run(
         "stage", stage.name, tags=_tags(stage), params=_params(request), parent=request.parent_run
     ) as run_id:

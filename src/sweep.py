@@ -62,6 +62,8 @@ def run(
         if job.stage.parent is None:
             stages.check(job.variant.config)
     store = there or Store(config.tracking)
+    if not there:
+        log.info("a new store: %s", config.tracking.uri)
     # Of a large sweep a tenth of the time went into looking for garbage among modules that stay.
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
@@ -83,13 +85,14 @@ def run(
                 for v in variants
                 for outcome in [outcomes[v.stage.key]]
             ]
-            failed = compare.close(entries, store, parent, config.benchmark, config.compare)
+            closed = compare.close(entries, store, parent, config.benchmark, config.compare)
     except Exception as error:
         store.end(parent, "FAILED", reason(error))
         raise
-    store.end(parent, "FAILED" if failed else "FINISHED")
-    if failed:
-        raise Failed("\n".join(f"failed: {label}: {why}" for label, why in failed.items()))
+    store.end(parent, "FAILED" if closed.failed else "FINISHED")
+    compare.show(closed)
+    if closed.failed:
+        raise Failed("\n".join(f"failed: {label}: {why}" for label, why in closed.failed.items()))
     return parent
 
 

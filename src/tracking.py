@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 import tempfile
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -120,6 +121,7 @@ class Store:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         self.uri, self.experiment = tracking.uri, tracking.experiment
         path = _sqlite_path(tracking.uri)
@@ -132,9 +134,9 @@ class Store:
                     self.experiment_id = client.create_experiment(tracking.experiment, artifact_location=location)
                 else:
                     self.experiment_id = experiment.experiment_id
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             raise UserError(
-                f"tracking.uri={tracking.uri}: {reason(error)[:200]}; takes a tracking store that answers"
+                f"tracking.uri={tracking.uri}: {_why(error)}; takes a tracking store that answers"
             ) from error
         self.retry_seconds = tracking.retry_seconds
         self.client: Any = _Patient(client, tracking.retry_seconds)
@@ -479,6 +481,18 @@ def reason(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def _why(error: BaseException) -> str:
+    """Of a store that can't be reached: what the operating system said, where it was asked; else all that is known."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
+        cause = cause.__cause__ or cause.__context__
+    return (
+        f"does not answer ({cause.strerror})"
+        if isinstance(cause, OSError)
+        else textwrap.shorten(reason(error).split(" Response body")[0], 200)
+    )
 
 
 def _sqlite_path(uri: str) -> Path | None:

@@ -69,6 +69,7 @@ def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, 
     import tensorflow as tf
     import tf_keras
 
+    log.info("  as it is; from pixels of 0 to 255, model.preprocess makes its input: %s", task.preprocess)
     tf_keras.utils.set_random_seed(task.seed)
     model = build()
     check_classes(model, len(task.dataset.classes))

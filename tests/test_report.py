@@ -1,5 +1,6 @@
 """The page at the end of a sweep, in a real browser: at two widths, light and dark."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,6 +206,24 @@ def test_forty_variants_leave_no_label_on_another() -> None:
     boxes = [text.get_window_extent() for text in texts]
     assert len(texts) >= 3
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("speedup", "word"),
+    [
+        (Interval(1.0, 0.98, 1.02), "same"),
+        (Interval(1.55, 0.77, 2.25), "unsure"),
+        (Interval(1.04, 1.01, 1.07), "unsure"),
+    ],
+)
+def test_no_difference_is_the_same_only_where_the_interval_is_narrow(speedup: Interval, word: str) -> None:
+    (dense, row) = rows(("p1-drq", 1, 2e5))
+    row = dataclasses.replace(row, speedup=speedup, no_difference=True)
+    sweep = report.Sweep(
+        "sweep", "today", (report.Comparison("", (dense, row), {"test": 1000}),), Compare(), {"what": ""}
+    )
+    assert f"| {word} |" in report.markdown([dense, row], 0.95)
+    assert ("[0.77, 2.25]" in page(sweep, drawn(sweep))) == (speedup.low == 0.77)
 
 
 @pytest.mark.parametrize(

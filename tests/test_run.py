@@ -1,5 +1,6 @@
 """What the command line promises before any work: one line for what it can't use, and help that teaches."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -24,7 +25,21 @@ WRONG = [
     (["prune.final_sparsty=0.3"], "prune.final_sparsty: no such key; did you mean prune.final_sparsity?"),
     (["prune=null"], "prune=null: takes one of magnitude, none, p1, p2"),
     (["-m", "quant=drq,null"], "quant=drq,null: takes one of drq, f16, fiq, none"),
-    (["data.path=/nowhere"], "data.path: the option chosen has no such key; data=image_folder or "),
+    (["data.path=/nowhere"], "data.path: the option chosen has no such key; data=image_folder or npz has it"),
+    (["quant=drg"], "quant=drg: no such option; did you mean drq? takes one of drq, f16, fiq, none"),
+    (["model.preproces.mean=1"], "model.preproces.mean: no such key; did you mean model.preprocess.mean?"),
+    (
+        ["hydra.launcher.n_jobs=2"],
+        "hydra.launcher.n_jobs: the launcher chosen has no such key; hydra/launcher=joblib or",
+    ),
+    (
+        ["hydra.sweep.dirr=x"],
+        "hydra.sweep.dirr: no such key; did you mean hydra.sweep.dir? hydra.sweep takes dir, subdir",
+    ),
+    (["hydra/launcher=nothing"], "hydra/launcher=nothing: no such option; takes one of basic"),
+    (["model.preprocess.std=[1,0,1]"], "model.preprocess.std=0: takes a number above 0"),
+    (["tracking=server"], "tracking.uri=null: takes sqlite:///FILE, or a server's http://HOST:PORT"),
+    (["tracking=server", "tracking.uri=http://127.0.0.1:9"], "tracking.uri=http://127.0.0.1:9: does not answer (Conn"),
     (["data=image_folder"], "data.path=null: takes a folder with a folder of images for each class"),
     (["data=image_folder", "data.path=/nowhere"], "data.path=/nowhere: "),
     (["data=image_folder", "data.path=pictures"], "data.path=pictures"),
@@ -56,6 +71,13 @@ def test_a_store_that_cannot_be_written_is_one_line(place: Place) -> None:
     done = place.run("prune=p1")
     assert done.returncode == 2
     assert re.fullmatch(r"error: .*mlruns.*\n", done.stderr), done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_a_launcher_that_is_not_installed_says_how_it_would_be(place: Place) -> None:
+    done = place.run("-m", "hydra/launcher=ray")
+    assert done.returncode == 2
+    assert done.stderr == "error: hydra/launcher=ray: is not installed; `make setup EXTRAS=dev,ray` installs it\n"
 
 
 def test_wrong_input_is_told_before_tensorflow_and_mlflow_are_imported(place: Place) -> None:

@@ -4,9 +4,11 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 
 import pytest
-from conftest import Place
+from conftest import Place, environment
 
 from src import tracking
 
@@ -20,6 +22,26 @@ def test_the_default_grid_is_the_twelve(twelve) -> None:
     assert {name: record.status for name, record in place.variants(sweep).items()} == dict.fromkeys(
         VARIANTS, "FINISHED"
     )
+
+
+def test_a_reader_that_goes_away_costs_the_table_and_nothing_else(place: Place) -> None:
+    small = ("-m", "experiment=smoke", "quant=none,drq", "prune=none", "train.epochs=1", "benchmark.seconds=1")
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "src.run", *small],
+        cwd=place.folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert sweep.stdout
+    assert sweep.stderr
+    sweep.stdout.close()
+    said = sweep.stderr.read()
+    assert sweep.wait(60) == 0, said
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+    assert place.newest_sweep().status == "FINISHED"
 
 
 def test_twelve_variants_cost_one_training_and_two_prunings(twelve) -> None:
@@ -121,7 +143,7 @@ def test_the_same_sweep_again_trains_and_prunes_nothing_and_a_deleted_stage_runs
         store.client.delete_run(record.run_id)
     done = place.run("-m", "experiment=smoke", "prune=p1,p2", "quant=drq")
     assert done.returncode == 0, done.stderr
-    assert "to train: p1;" in done.stderr
+    assert "to make: p1;" in done.stderr
     assert place.stages() == ["p1", "p2", "train"]
     assert place.variants(place.newest_sweep())["p1-drq"].tags["digest"] == before["p1-drq"].tags["digest"]
 

@@ -3,6 +3,8 @@ differences, and the report."""
 
 import datetime
 import logging
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,8 +45,21 @@ class Entry:
         return f"{self.training} {self.name}".strip()
 
 
-def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, judged: Compare) -> dict[str, str]:
-    """Measures latency, compares, records and prints. Gives what failed, with its reason, by label."""
+@dataclass(frozen=True)
+class Closed:
+    """All that a sweep found, and the folder on this machine that it was written to."""
+
+    sweep: report.Sweep
+    folder: Path
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """What failed, with its reason, by label."""
+        return {row.label: row.failed for row in self.sweep.rows if row.failed}
+
+
+def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, judged: Compare) -> Closed:
+    """Measures latency, compares and records."""
     trainings = dict.fromkeys(entry.training for entry in entries)
     runs = store.of_sweep(parent, [entry.run_id for entry in entries if entry.run_id])
     comparisons = [
@@ -62,18 +77,35 @@ def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, j
         "latency": [plain(c.latency) if c.latency else {} for c in comparisons],
     }
     store.keep_text(parent, report.as_json(rows, measured), COMPARISON)
-    folder = _publish(sweep, store, parent)
-    console = Console(soft_wrap=False, highlight=False)
+    return Closed(sweep, _publish(sweep, store, parent))
+
+
+def show(closed: Closed) -> None:
+    """Prints what was found."""
+    console, rows, judged = _Terminal(soft_wrap=False, highlight=False), closed.sweep.rows, closed.sweep.judged
     report.print_table(rows, console, judged.confidence)
-    for comparison in comparisons:
+    for comparison in closed.sweep.comparisons:
         console.print(sentence(comparison, judged) + ".", markup=False)
-        if comparison.latency and any(row.no_difference for row in comparison.rows):
+        if comparison.latency and any(row.no_difference and row.as_fast for row in comparison.rows):
             floor = f"{100 * comparison.latency.noise_floor:.1f} %"
             console.print(f"same: no difference in latency sure to exceed the noise floor, {floor}.", markup=False)
-    console.print(f"report  {folder / REPORT}\nruns    make ui", markup=False)
+        if comparison.latency and any(row.no_difference and not row.as_fast for row in comparison.rows):
+            longer = f"benchmark.seconds={5 * comparison.latency.config.seconds:g}"
+            console.print(
+                f"unsure: the interval of the speed-up is too wide to say; {longer} or a quieter machine narrows it.",
+                markup=False,
+            )
+    console.print(f"report  {closed.folder / REPORT}\nruns    make ui", markup=False)
     if any(row.paired for row in rows):
         console.print("choose  make pick", markup=False)
-    return {row.label: row.failed for row in rows if row.failed}
+
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        """Who read has gone, as `head` does, and so much for the table; Rich would end the process."""
+        self.quiet = True
+        # What Python has yet to write there would be an error at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- One training ----------------------------------------------------------------------------------------------
@@ -229,9 +261,10 @@ def _description(row: report.Row) -> str:
         )
     lines.append(f"{report.numbers.times(1 / row.metrics['gzip_ratio'])} × smaller than the dense baseline.")
     if row.speedup:
-        lines.append(
-            "No difference in latency." if row.no_difference else f"{row.speedup.estimate:.2f} × as fast as it."
-        )
+        claimed = f"{row.speedup.estimate:.2f} × as fast as it."
+        if row.no_difference:
+            claimed = "No difference in latency." if row.as_fast else "Unsure whether it is as fast."
+        lines.append(claimed)
     return " ".join([*lines, row.found if row.found != "as asked for" else ""]).strip()
 
 

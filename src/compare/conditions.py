@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from src import stages
-from src.config import Config, Preprocess, plain
+from src.config import Config, plain
 from src.tracking import Record
 
 LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")
@@ -18,13 +18,13 @@ def facts(config: Config, variants: int, sweep: Record, uri: str) -> dict[str, s
     images = ", ".join(f"{len(split):,} {name}" for name, split in data.splits().items())
     height, width, channels = data.shape
     found = {
-        "what": f"{variants} variants of {config.model.name} on {config.data.name}: {images} images of {height} × "
+        "what": f"{variants} variants of {config.model.title} on {config.data.title}: {images} images of {height} × "
         f"{width} × {channels}, {len(data.classes)} classes",
         "command": sweep.tags.get("command", ""),
         "seed": str(config.seed),
         "commit": commit(),
         "data": ", ".join([config.data.name, *(f"{k}={v}" for k, v in plain(config.data.settings).items())]),
-        "preprocessing": _said(config.model.settings.preprocess),
+        "preprocessing": str(config.model.settings.preprocess),
         "notes on the data": "; ".join(data.notes),
         "fingerprint of the data": data.fingerprint,
         "libraries": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES),
@@ -32,11 +32,6 @@ def facts(config: Config, variants: int, sweep: Record, uri: str) -> dict[str, s
         "tracking": f"{uri}, sweep {sweep.run_id}",
     }
     return {name: value for name, value in found.items() if value}
-
-
-def _said(how: Preprocess) -> str:
-    mean, std = (" ".join(f"{value:g}" for value in per_channel) for per_channel in (how.mean, how.std))
-    return f"(image × {how.rescale:.6g} − {mean}) / {std}, {how.channel_order}"
 
 
 def commit() -> str:

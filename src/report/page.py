@@ -75,7 +75,9 @@ def sentence(comparison: Comparison, judged: Compare) -> str:
     if row.speedup:
         faster, slower = numbers.times(row.speedup.estimate), numbers.times(1 / row.speedup.estimate)
         claimed = f"{faster} × faster" if row.speedup.estimate > 1 else f"{slower} × slower"
-        parts.append("as fast" if row.no_difference else claimed)
+        if row.no_difference:
+            claimed = "as fast" if row.as_fast else "speed unsure"
+        parts.append(claimed)
     drop = row.paired.drop
     parts.append(f"drop {numbers.points(drop.estimate)} points {numbers.interval(drop)}")
     tested, chosen = numbers.images(row.paired.images, "test"), numbers.images(row.validation.images, "validation")

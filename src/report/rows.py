@@ -19,7 +19,8 @@ class Row:
 
     `metrics` has the names that MLflow shows; `paired` compares on the test split, which only reports, `validation` on
     the one that selects; `speedup` is the ratio of the baseline's latency to this variant's, and `no_difference` says
-    that it is within the noise floor; `worst_class` is the class that lost most; `found` what the audit has to say.
+    that none is sure to exceed the noise floor; `worst_class` is the class that lost most; `found` what the audit has
+    to say.
     """
 
     variant: str
@@ -43,6 +44,11 @@ class Row:
     @property
     def label(self) -> str:
         return f"{self.training} {self.variant}".strip()
+
+    @property
+    def as_fast(self) -> bool:
+        """Whether its latency is sure to be within 5 % of the baseline's."""
+        return self.speedup is not None and self.speedup.low >= 0.95 and self.speedup.high <= 1.05
 
     @property
     def measured(self) -> bool:

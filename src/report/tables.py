@@ -79,7 +79,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     if not row.is_baseline and "gzip_ratio" in m:
         smaller = f"{times(1 / m['gzip_ratio'])}x"
     if row.speedup and not row.is_baseline:
-        faster = "same" if row.no_difference else f"{times(row.speedup.estimate)}x"
+        faster = f"{times(row.speedup.estimate)}x"
+        if row.no_difference:
+            faster = "same" if row.as_fast else "unsure"
     latency = three(m["latency_ms_median"]) if "latency_ms_median" in m else ""
     return (
         row.variant,

@@ -94,7 +94,7 @@ def test_twelve_variants_of_a_saved_model_and_the_float_one_is_as_accurate_as_ke
     assert 0.5 < keras2.accuracy < 1, "all right or all wrong would prove nothing"
     assert found["none-none"] == pytest.approx(keras2.accuracy, abs=1e-3)
     assert abs(found["none-fiq"] - found["none-none"]) < 0.05
-    assert keras2.place.stages() == ["p1", "p2", "train"]
+    assert keras2.place.stages() == ["dense", "p1", "p2"]
 
 
 def test_a_model_of_keras_3_is_as_accurate_as_keras_3_says(keras3: Bare) -> None:
