@@ -124,7 +124,7 @@ def test_a_damaged_artifact_is_found_and_made_again(place: Place, undisturbed: t
             artifact.write(b"\xff\x00\xff")
     done = place.run(*SMALL)
     assert done.returncode == 0, done.stderr
-    assert "to train: p1; to convert and evaluate: 1" in done.stderr
+    assert "to make: p1; to convert and evaluate: 1" in done.stderr
     assert digests(place) == undisturbed[1]
 
 
@@ -144,7 +144,7 @@ def test_two_sweeps_at_once_do_each_stage_once(place: Place, undisturbed: tuple[
 def test_the_plan_is_shown_and_nothing_is_run(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
     done = place.run(*SMALL, "plan=true")
     assert done.returncode == 0, done.stderr
-    assert "3 variants; to train: train, p1; to convert and evaluate: 3" in done.stdout
+    assert "3 variants; to make: train, p1; to convert and evaluate: 3" in done.stdout
     assert not (place.folder / "mlruns/mlflow.db").exists()
     known = undisturbed[0]
     before = len(known.store().search("tags.kind != 'x'"))
@@ -158,8 +158,8 @@ def test_the_plan_is_shown_and_nothing_is_run(place: Place, undisturbed: tuple[P
 @pytest.mark.parametrize(
     ("reuse", "line"),
     [
-        ("stages", "to train: nothing; to convert and evaluate: 3"),
-        ("none", "to train: train, p1; to convert and evaluate: 3"),
+        ("stages", "to make: nothing; to convert and evaluate: 3"),
+        ("none", "to make: train, p1; to convert and evaluate: 3"),
     ],
 )
 def test_reuse_can_be_refused(undisturbed: tuple[Place, dict[str, str]], reuse: str, line: str) -> None:
@@ -175,8 +175,8 @@ def test_what_does_not_matter_does_not_change_a_key(undisturbed: tuple[Place, di
     same = ("benchmark.threads=2", "compare.margin=0.02", "hydra.verbose=true", "hydra.sweep.dir=mlruns/elsewhere")
     assert "from earlier runs: 3" in place.run(*SMALL, "plan=true", *same).stdout
     for other in ("seed=1", "train.learning_rate=0.003", "data.validation=0.2", "augment.shift=0.1"):
-        assert "to train: train, p1" in place.run(*SMALL, "plan=true", other).stdout, other
-    assert "to train: p1;" in place.run(*SMALL, "plan=true", "prune.frequency=5").stdout
+        assert "to make: train, p1" in place.run(*SMALL, "plan=true", other).stdout, other
+    assert "to make: p1;" in place.run(*SMALL, "plan=true", "prune.frequency=5").stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")

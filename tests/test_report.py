@@ -16,7 +16,7 @@ from scripts import screenshots
 from src import report
 from src.config import Compare
 from src.report import figures, numbers
-from src.report.page import drawings, page, sentence
+from src.report.page import page, sentence
 from src.stats import Interval, PairedDrop, Verdict, paired_drop, verdict
 
 LOOKS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
@@ -167,13 +167,6 @@ def test_the_sentence_says_when_none_is() -> None:
     assert sentence(found, Compare(0.002)).endswith(": equal predictions on so few images leave 0.4 possible")
 
 
-def drawn(sweep: report.Sweep) -> list[dict[str, list[str]]]:
-    return [
-        drawings(comparison, sweep.judged, figures.main(comparison, sweep.judged), index)
-        for index, comparison in enumerate(sweep.comparisons)
-    ]
-
-
 def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() -> None:
     same = rows(("p1-fiq", 1, 2e5), ("p2-fiq", 1, 2e5))
     same = (
@@ -182,7 +175,7 @@ def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() ->
         report.Row("p2-drq", failed="it broke <so>"),
     )
     sweep = report.Sweep("sweep", "today", (report.Comparison("", same, {"test": 1000}),), Compare(), {"what": "x"})
-    text = page(sweep, drawn(sweep))
+    text = page(sweep, figures.drawn(sweep))
     assert "p1-fiq, p2-fiq are equal to the byte" in text
     assert "it broke &lt;so&gt;" in text
 
@@ -190,12 +183,21 @@ def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() ->
 def test_each_training_of_a_sweep_has_a_section_of_its_own() -> None:
     of_seeds = tuple(report.Comparison(f"seed={seed}", rows(("p1-drq", seed, 2e5))) for seed in (1, 50))
     sweep = report.Sweep("sweep", "today", of_seeds, Compare(), {"what": "x", "command": "run -m seed=1,50"})
-    text = page(sweep, drawn(sweep))
+    text = page(sweep, figures.drawn(sweep))
     assert "<h1>run -m seed=1,50</h1>" in text
     for seed in (1, 50):
         assert f"<h2>seed={seed}</h2>" in text
     ids = re.findall(r' id="([^"]*)"', text)
     assert len(ids) == len(set(ids)), "figures of one page share no id"
+
+
+def test_figures_of_many_trainings_are_drawn_side_by_side_and_are_the_same() -> None:
+    many = tuple(report.Comparison(f"seed={i}", rows(("p1-drq", i, 2e5))) for i in range(figures.MANY_COMPARISONS))
+    side_by_side = figures.drawn(report.Sweep("sweep", "today", many, Compare(), {}))
+    one = figures.drawn(report.Sweep("sweep", "today", many[:1], Compare(), {}))
+    assert len(side_by_side) == len(many)
+    assert side_by_side[0] == one[0]
+    assert len({drawn.png["accuracy_over_size"] for drawn in side_by_side}) == len(many)
 
 
 def test_forty_variants_leave_no_label_on_another() -> None:
@@ -223,7 +225,7 @@ def test_no_difference_is_the_same_only_where_the_interval_is_narrow(speedup: In
         "sweep", "today", (report.Comparison("", (dense, row), {"test": 1000}),), Compare(), {"what": ""}
     )
     assert f"| {word} |" in report.markdown([dense, row], 0.95)
-    assert ("[0.77, 2.25]" in page(sweep, drawn(sweep))) == (speedup.low == 0.77)
+    assert ("[0.77, 2.25]" in page(sweep, figures.drawn(sweep))) == (speedup.low == 0.77)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """What a sweep leaves, what it reuses, and what a failure in it costs: real runs of the whole program."""
 
+import contextlib
 import csv
 import io
 import json
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import Place, environment
@@ -42,6 +46,14 @@ def test_a_reader_that_goes_away_costs_the_table_and_nothing_else(place: Place) 
     assert "Traceback" not in said
     assert "BrokenPipe" not in said
     assert place.newest_sweep().status == "FINISHED"
+
+
+def test_the_database_is_whole_as_one_file(twelve, tmp_path: Path) -> None:
+    shutil.copy(twelve[0].folder / "mlruns/mlflow.db", tmp_path / "mlflow.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        assert database.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+        finished = database.execute("SELECT name FROM runs WHERE status = 'FINISHED'").fetchall()
+    assert {name for (name,) in finished} > VARIANTS
 
 
 def test_twelve_variants_cost_one_training_and_two_prunings(twelve) -> None:

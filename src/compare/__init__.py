@@ -20,7 +20,7 @@ from src.evaluate import Predictions
 from src.progress import Progress
 from src.recorded import COMPARISON
 from src.report import figures
-from src.report.page import drawings, page, sentence
+from src.report.page import page, sentence
 from src.tracking import AUDIT, LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
 
 log = logging.getLogger(__name__)
@@ -328,17 +328,12 @@ def _publish(sweep: report.Sweep, store: Store, parent: str) -> Path:
     """Into the parent run, and into a folder of this machine, which is given."""
     folder = REPORTS / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
-    on_page = []
-    for index, comparison in enumerate(sweep.comparisons):
-        drawn = figures.main(comparison, sweep.judged)
-        on_page.append(drawings(comparison, sweep.judged, drawn, index))
-        made = {name: figures.png(figure) for name, figure in drawn.items()}
-        if comparison.damaged:
-            made["damaged_images"] = figures.pictures(comparison.damaged)
-        for name, content in made.items():
-            file = folder / (f"{name}.png" if len(sweep.comparisons) == 1 else f"{name}_{index + 1}.png")
+    drawn = figures.drawn(sweep)
+    for number, its in enumerate(drawn, start=1):
+        for name, content in its.png.items():
+            file = folder / (f"{name}.png" if len(drawn) == 1 else f"{name}_{number}.png")
             file.write_bytes(content)
             store.keep(parent, file, "figures")
-    (folder / REPORT).write_text(page(sweep, on_page))
+    (folder / REPORT).write_text(page(sweep, drawn))
     store.keep(parent, folder / REPORT)
     return folder

@@ -4,11 +4,16 @@ Matplotlib draws them, twice for the page: text that is readable at 1280 pixels 
 An inlined interactive library would add 4.7 MB to every sweep for what a few lines of the page's own script do.
 """
 
+import functools
 import io
 import itertools
 import math
+import multiprocessing
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src.config import Compare
 from src.report.numbers import size, three, times
-from src.report.rows import Comparison, Damaged, Row, front
+from src.report.rows import Comparison, Damaged, Row, Sweep, front
 
 # Colours in a PNG; on the page each is a variable, which has another value in the dark.
 COLOURS = {
@@ -42,6 +47,7 @@ COLOURS = {
 MARKERS = {"baseline": "D", "better": "^", "equal": "o", "worse": "v", "undecided": "s"}
 MOST_NAMES = 25  # in a figure: more find no room, and the table has them all
 SMALLEST_PICTURE = 96  # pixels
+MANY_COMPARISONS = 8  # take longer to draw than more processes to start
 WIDE, NARROW = 9.3, 3.75  # inches of 96 CSS pixels: what there is at 1280 and at 400 pixels
 
 
@@ -71,6 +77,40 @@ def _claim(row: Row) -> str:
     if row.is_baseline or row.no_difference or not row.speedup:
         return COLOURS["baseline" if row.is_baseline else "soft"]
     return COLOURS["better" if row.speedup.estimate > 1 else "worse"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The figures of a comparison by name: for the page, wide and narrow, and as PNG files."""
+
+    svg: Mapping[str, Sequence[str]]
+    png: Mapping[str, bytes]
+
+
+def drawn(sweep: Sweep) -> list[Drawn]:
+    """The figures of every comparison; of many, on all cores."""
+    every = list(enumerate(sweep.comparisons))
+    draw = functools.partial(_drawn, judged=sweep.judged)
+    if len(every) < MANY_COMPARISONS:
+        return list(map(draw, every))
+    # Ctrl-C is the parent's to answer.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=signal.signal, initargs=ignore) as processes:
+        return list(processes.map(draw, every))
+
+
+def _drawn(numbered: tuple[int, Comparison], judged: Compare) -> Drawn:
+    index, comparison = numbered
+    wide = main(comparison, judged)
+    narrow = main(comparison, judged, "narrow")
+    files = {name: png(figure) for name, figure in wide.items()}
+    if comparison.damaged:
+        files["damaged_images"] = pictures(comparison.damaged)
+    on_page = {
+        name: [svg(wide[name], f"{name}-wide-{index}"), svg(narrow[name], f"{name}-narrow-{index}")] for name in wide
+    }
+    return Drawn(on_page, files)
 
 
 def main(comparison: Comparison, judged: Compare, style: str = "wide") -> dict[str, Figure]:

@@ -9,39 +9,30 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from matplotlib.figure import Figure
 
 from src.config import Compare
 from src.report import figures, numbers
+from src.report.figures import Drawn
 from src.report.rows import Comparison, Row, Sweep, duplicates, front
 from src.stats import newcombe_paired
 
 LAYERS = 6  # shown apart; the rest is summed
 
 
-def page(sweep: Sweep, drawn: Sequence[Mapping[str, Sequence[str]]]) -> str:
-    """HTML of everything that the sweep found; `drawn` are the main figures of each of its comparisons, as `drawings`
-    gives them."""
+def page(sweep: Sweep, drawn: Sequence[Drawn]) -> str:
+    """HTML of everything that the sweep found; `drawn` are the figures of each of its comparisons."""
     return _template().render(
         sweep=sweep,
         judged=sweep.judged,
         comparisons=[
-            _view(comparison, svgs, sweep, index)
-            for index, (comparison, svgs) in enumerate(zip(sweep.comparisons, drawn, strict=True))
+            _view(comparison, its.svg, sweep, index)
+            for index, (comparison, its) in enumerate(zip(sweep.comparisons, drawn, strict=True))
         ],
         failed=[row for row in sweep.rows if row.failed],
         duplicates=duplicates(sweep.rows),
         style=_source("page.css"),
         script=_source("page.js"),
     )
-
-
-def drawings(comparison: Comparison, judged: Compare, wide: Mapping[str, Figure], index: int) -> dict[str, list[str]]:
-    """The main figures as SVG, the `wide` ones and narrow ones beside them; `index` keeps comparisons apart."""
-    return {
-        name: [figures.svg(wide[name], f"{name}-wide-{index}"), figures.svg(narrow, f"{name}-narrow-{index}")]
-        for name, narrow in figures.main(comparison, judged, "narrow").items()
-    }
 
 
 def sentence(comparison: Comparison, judged: Compare) -> str:
