@@ -6,6 +6,7 @@ a run that is killed never becomes FINISHED, so half a result is never used.
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
@@ -101,9 +102,9 @@ def check_writable(tracking: Tracking) -> None:
         probe = path.parent / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
-        if path.exists():
-            with path.open("ab"):
-                pass
+        # Not by opening it: to close it would drop the locks that SQLite holds for this process.
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     except OSError as error:
         raise UserError(
             f"tracking.uri={tracking.uri}: {error.filename or path.parent} can't be written ({error.strerror}); "
