@@ -8,6 +8,8 @@ python=${1:?usage: setup.sh PYTHON VENV EXTRAS} venv=$2 extras=$3
     exit 2
 }
 
+# The interpreter itself: where the environment is activated, `python3` is the one that goes away here.
+python=$("$python" -c 'import sys; print(sys._base_executable)')
 rm -rf "$venv"
 trap 'rm -rf "$venv"' EXIT
 echo "setup: making $venv from requirements.lock: TensorFlow and what it needs, about 3 GB, a minute or a few" >&2
