@@ -82,6 +82,12 @@ def tracking_defaults() -> dict[str, Any]:
     return {**yaml.safe_load(TRACKING.read_text()), "retry_seconds": RETRY_SECONDS}
 
 
+def elsewhere(uri: str, experiment: str) -> list[str]:
+    """The settings by which a command finds a store that is not the default one."""
+    told, defaults = {"uri": uri, "experiment": experiment}, tracking_defaults()
+    return [f"tracking.{key}={value}" for key, value in told.items() if value != defaults[key]]
+
+
 def names(schema: Any) -> list[str]:
     own = [field.name for field in fields(schema) if field.name != "tracking"]
     return [*own, "tracking.uri", "tracking.experiment"]

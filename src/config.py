@@ -210,7 +210,14 @@ def _file_digest(file: Path, modified: int) -> str:
 
 @schema(frozen=True, config=STRICT)
 class Untrained:
-    """The model as it is, which nothing has to be said about."""
+    """The model as it is. It takes the keys of a training, so that an experiment's fit; none makes a difference."""
+
+    UNUSED: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "learning_rate", "jit_compile")
+
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    jit_compile: bool | None = None
 
 
 @schema(frozen=True, config=STRICT)
@@ -220,7 +227,7 @@ class Train:
     epochs: Count
     batch_size: Count
     learning_rate: Positive
-    jit_compile: bool = True
+    jit_compile: bool = False
 
 
 @schema(frozen=True, config=STRICT)
@@ -256,7 +263,7 @@ class MagnitudePruning:
     batch_size: Count
     learning_rate: Positive
     layers: Layers
-    jit_compile: bool = True
+    jit_compile: bool = False
 
     def __post_init__(self) -> None:
         if self.end < self.begin:

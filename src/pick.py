@@ -1,6 +1,7 @@
 """`python -m src.pick`: chooses a variant on the validation split, reports it on the test split, and registers it."""
 
 import re
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,7 +175,9 @@ def pick(wanted: Settings) -> None:
         f"serve       MLFLOW_TRACKING_URI={store.uri} mlflow models serve --env-manager local -m "
         f"models:/{name}@{wanted.alias}"
     )
-    print("export      python -m src.export")
+    where = command.elsewhere(store.uri, store.experiment)
+    named = [f"name={name}"] * bool(wanted.name) + [f"alias={wanted.alias}"] * (wanted.alias != Settings.alias)
+    print("export      " + shlex.join(["python", "-m", "src.export", *named, *where]))
 
 
 def _why_not(found: Sequence[Candidate], wanted: Settings) -> list[str]:

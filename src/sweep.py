@@ -90,7 +90,7 @@ def run(
         store.end(parent, "FAILED", reason(error))
         raise
     store.end(parent, "FAILED" if closed.failed else "FINISHED")
-    compare.show(closed)
+    compare.show(closed, store, parent)
     if closed.failed:
         raise Failed("\n".join(f"failed: {label}: {why}" for label, why in closed.failed.items()))
     return parent

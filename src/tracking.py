@@ -145,7 +145,7 @@ class Store:
                     _settle_at_exit(path.absolute())
         except (MlflowException, SQLAlchemyError) as error:
             raise UserError(
-                f"tracking.uri={tracking.uri}: {_why(error)}; takes a tracking store that answers"
+                f"tracking.uri={tracking.uri}: does not answer ({_why(error)}); takes a tracking store that answers"
             ) from error
         self.retry_seconds = tracking.retry_seconds
         self.client: Any = _Patient(client, tracking.retry_seconds)
@@ -493,15 +493,13 @@ def reason(error: BaseException) -> str:
 
 
 def _why(error: BaseException) -> str:
-    """Of a store that can't be reached: what the operating system said, where it was asked; else all that is known."""
+    """Of a store that can't be used: what the operating system said, where it was asked; else all that is known."""
     cause: BaseException | None = error
     while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
         cause = cause.__cause__ or cause.__context__
-    return (
-        f"does not answer ({cause.strerror})"
-        if isinstance(cause, OSError)
-        else textwrap.shorten(reason(error).split(" Response body")[0], 200)
-    )
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return textwrap.shorten(reason(error).split(" Response body")[0], 200)
 
 
 def _sqlite_path(uri: str) -> Path | None:
@@ -584,9 +582,7 @@ class _Patient:
                 left = self._seconds - (time.monotonic() - started)
                 if not _passing(error) or left <= 0:
                     raise
-                log.warning(
-                    "the tracking store does not answer, trying again for %.0f s: %s", left, reason(error)[:150]
-                )
+                log.warning("the tracking store does not answer (%s), trying again for %.0f s", _why(error), left)
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, 15)
 

@@ -80,7 +80,7 @@ def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, 
     if found < 1.2 / len(task.dataset.classes):
         log.warning(
             "%.1f %% of the validation images are classified rightly, which is little more than guessing: do "
-            "model.preprocess and the order of the classes fit the model?",
+            "model.preprocess and the order of the classes fit the model, and has it been trained?",
             100 * found,
         )
     return Trained({"validation_accuracy": found})
@@ -103,8 +103,8 @@ def optimise(
     metrics of each epoch. Batches are all of one size, since XLA compiles anew for another: a random remainder of
     each epoch, less than a batch, sits that epoch out.
 
-    XLA and one seed give the same bytes on one machine. `enable_op_determinism` is neither needed nor possible with
-    it: TensorFlow 2.21 then refuses the gradient of max pooling.
+    With XLA or without, one seed gives the same bytes on one machine. `enable_op_determinism` is neither needed nor
+    possible with XLA: TensorFlow 2.21 then refuses the gradient of max pooling.
     """
     import tensorflow as tf
     import tf_keras
@@ -142,7 +142,7 @@ def optimise(
     except tf.errors.InvalidArgumentError as error:
         if match := re.search(r"Detected unsupported operations .* on XLA\w+: (\w+)", str(error)):
             raise UserError(
-                f"jit_compile=true: XLA can't compile {match[1]}, which the model is made of; takes false (train."
+                f"jit_compile: XLA can't compile {match[1]}, which the model is made of; takes false (train."
                 "jit_compile=false prune.jit_compile=false)"
             ) from None
         raise

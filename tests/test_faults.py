@@ -275,8 +275,9 @@ def test_a_server_that_goes_and_comes_back_mid_sweep_costs_nothing(
         server.stop()
         wait_for(process, "the tracking store does not answer")
         server.start()
-        _, errors = process.communicate(timeout=600)
+        output, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
+        assert f'choose  make pick ARGS="tracking.uri={server.uri}"' in output
         assert on_server(server) == undisturbed[1]
     finally:
         server.stop()

@@ -32,6 +32,7 @@ def product(**options: str) -> list[list[str]]:
         ["prune=p2", "quant=fiq", "quant.representative_images=7", "prune.final_sparsity=0.9"],
         ["experiment=report", "data=digits", "prune=p1", "quant=f16", "seed=3"],
         ["model=resnet8", "prune=magnitude", "train=none"],
+        ["experiment=smoke", "train=none", "prune=p2"],
         ["+prune.layers={types: [Dense]}", "prune=p1"],
         ["model=mobilenet_v2", "model.alpha=0.35", "train.epochs=2", "experiment=smoke", "augment.flip=true"],
     ],

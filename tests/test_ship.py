@@ -309,9 +309,12 @@ def test_the_exported_folder_runs_with_litert_alone(twelve, champion: Record, tm
     code_lines = [line for line in (folder / "example.py").read_text().splitlines() if line]
     assert len(code_lines) <= 22
     here(place, "export", f"to={folder}")  # its own is made anew
+    folders = folder.parent / "folders"
+    (folders / "one").mkdir(parents=True)
     (folder / "notes.txt").write_text("somebody's")
-    with pytest.raises(UserError, match="holds other files; takes a folder that is new, empty, or made by this"):
-        here(place, "export", f"to={folder}")
+    for others in (folder, folders):
+        with pytest.raises(UserError, match="holds other files; takes a folder that is new, empty, or made by this"):
+            here(place, "export", f"to={others}")
 
 
 def test_every_scheme_is_exported_with_an_example_that_gives_what_was_measured(twelve, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ differences, and the report."""
 import datetime
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from src import benchmark, report, stages, stats
+from src import benchmark, command, report, stages, stats
 from src.audit import Layer
 from src.compare import conditions
 from src.compare.effects import damaged, effects
@@ -80,8 +81,8 @@ def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, j
     return Closed(sweep, _publish(sweep, store, parent))
 
 
-def show(closed: Closed) -> None:
-    """Prints what was found."""
+def show(closed: Closed, store: Store, parent: str) -> None:
+    """Prints what was found, and the commands that go on from there."""
     console, rows, judged = _Terminal(soft_wrap=False, highlight=False), closed.sweep.rows, closed.sweep.judged
     report.print_table(rows, console, judged.confidence)
     for comparison in closed.sweep.comparisons:
@@ -95,9 +96,21 @@ def show(closed: Closed) -> None:
                 f"unsure: the interval of the speed-up is too wide to say; {longer} or a quieter machine narrows it.",
                 markup=False,
             )
-    console.print(f"report  {closed.folder / REPORT}\nruns    make ui", markup=False)
-    if any(row.paired for row in rows):
-        console.print("choose  make pick", markup=False)
+    settings = command.elsewhere(store.uri, store.experiment)
+    ui = ["--backend-store-uri", store.uri] if any(part.startswith("tracking.uri=") for part in settings) else []
+    served = store.uri.startswith(("http://", "https://"))
+    steps = {
+        "report": str(closed.folder / REPORT),
+        "runs": store.url(parent) if served else _make("ui", ui),
+        "choose": _make("pick", settings) if any(row.paired for row in rows) else "",
+    }
+    for step, how in steps.items():
+        if how:
+            console.print(f"{step:8}{how}", markup=False, soft_wrap=True)
+
+
+def _make(target: str, arguments: Sequence[str]) -> str:
+    return f"make {target}" + (f' ARGS="{shlex.join(arguments)}"' if arguments else "")
 
 
 class _Terminal(Console):

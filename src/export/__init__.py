@@ -53,7 +53,7 @@ def is_ours(folder: Path) -> bool:
     """Whether a folder holds nothing but what `write` has left there, to the byte: then it may be written anew."""
     sums = folder / CHECKSUMS
     left = set(sums.read_text().splitlines()) if sums.is_file() else set()
-    return all(f"{sha256(file)}  {file.name}" in left for file in folder.iterdir() if file != sums)
+    return all(file.is_file() and f"{sha256(file)}  {file.name}" in left for file in folder.iterdir() if file != sums)
 
 
 def card(what: Exported) -> str:
