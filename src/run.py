@@ -290,6 +290,8 @@ def _in_one_line(error: Exception) -> str:
         return _unknown_key(match[1] or match[2])
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         return _unknown_option(match[1], match[2], _options(match[1]))
+    if match := re.fullmatch(r"Error merging override (.+)", text):
+        return f"{match[1]}: {str(error.__cause__).partition(chr(10))[0]}"
     return text
 
 

@@ -237,6 +237,9 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
         artifact.write_bytes(converted.content)
         if audit.is_sparse_encoded(artifact) and (why := benchmark.why_it_cannot_run(artifact)):
             raise CannotRun(f"the artifact {why}")
+        logits = _task(config).logits
+        if logits is None:
+            logits = not audit.gives_probabilities(artifact)
         with ThreadPoolExecutor(1) as aside:
             # gzip takes seconds on sparse float weights; zlib lets go of the GIL.
             auditing = aside.submit(audit.audit, artifact, True, config.audit.compressors)
@@ -248,13 +251,13 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                     config.model.settings.preprocess,
                     threads=cores(),
                     progress=_counting(split_name, len(split)),
-                    logits=_task(config).logits,
+                    logits=logits,
                 )
                 predictions.save(scratch / predictions_path(split_name))
                 metrics[f"{split_name}_accuracy"] = predictions.accuracy
                 if split_name == "test":
                     metrics["balanced_accuracy"] = predictions.balanced_accuracy
-                    of_images = _preprocessing(config, data, predictions)
+                    of_images = _preprocessing(config, data, predictions, logits)
             found = auditing.result()
         metrics |= {
             "tflite_bytes": found.tflite_bytes,
@@ -281,7 +284,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
     return run_id
 
 
-def _preprocessing(config: Config, data: Dataset, test: Predictions) -> dict[str, Any]:
+def _preprocessing(config: Config, data: Dataset, test: Predictions, logits: bool) -> dict[str, Any]:
     """What turns a user's image into what the model takes, and what it gives into labels; with one test image as
     base64 of a PNG file and what this variant says of it."""
     of_data = config.data.settings
@@ -292,7 +295,7 @@ def _preprocessing(config: Config, data: Dataset, test: Predictions) -> dict[str
         "resize": getattr(of_data, "resize", "bilinear"),
         "crop": getattr(of_data, "crop", False),
         "preprocess": plain(config.model.settings.preprocess),
-        "logits": getattr(config.model.settings, "logits", None),
+        "logits": logits,
         "example": serving.example(pixels),
         "example_predicted": data.classes[test.predicted[0]],
     }

@@ -493,12 +493,15 @@ def reason(error: BaseException) -> str:
 
 
 def _why(error: BaseException) -> str:
-    """Of a store that can't be used: what the operating system said, where it was asked; else all that is known."""
+    """Of a store that can't be used: what the operating system or SQLite said, where they were asked; else all that is
+    known."""
     cause: BaseException | None = error
-    while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        if isinstance(cause, sqlite3.Error):
+            return str(cause)
         cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
     return textwrap.shorten(reason(error).split(" Response body")[0], 200)
 
 

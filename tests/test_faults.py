@@ -216,6 +216,29 @@ def test_two_workers_leave_the_same_bytes_as_one(
     assert digests(place) == undisturbed[1]
 
 
+LOCK = """
+import sqlite3
+database = sqlite3.connect("mlruns/mlflow.db", timeout=60, isolation_level=None)
+database.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+input()
+"""
+
+
+def test_a_locked_database_costs_nothing(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
+    process = start(place, *SMALL)
+    wait_for(process, "train: small_cnn")
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", LOCK], cwd=place.folder, stdin=pipe, stdout=pipe, text=True) as locker:
+        assert locker.stdout
+        assert locker.stdout.readline() == "locked\n"
+        wait_for(process, "the tracking store does not answer (database is locked), trying again")
+        locker.communicate("\n")
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert digests(place) == undisturbed[1]
+
+
 # --- A tracking server -----------------------------------------------------------------------------------------
 
 

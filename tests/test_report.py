@@ -14,6 +14,7 @@ from selenium.webdriver.common.by import By
 
 from scripts import screenshots
 from src import report
+from src.compare import footnotes
 from src.config import Compare
 from src.report import figures, numbers
 from src.report.page import page, sentence
@@ -226,6 +227,14 @@ def test_no_difference_is_the_same_only_where_the_interval_is_narrow(speedup: In
     )
     assert f"| {word} |" in report.markdown([dense, row], 0.95)
     assert ("[0.77, 2.25]" in page(sweep, figures.drawn(sweep))) == (speedup.low == 0.77)
+
+
+def test_an_undecided_drop_whose_interval_leaves_out_0_is_explained() -> None:
+    (dense, row) = rows(("p1-drq", 1, 2e5))
+    for interval, told in ((Interval(-0.02, -0.03, -0.01), True), (Interval(0, -0.02, 0.02), False)):
+        drop = PairedDrop(900, 1, 2, 3, interval, 0.04)
+        undecided = dataclasses.replace(row, paired=drop, verdict=Verdict("undecided", 5000))
+        assert told == any("0 is outside" in line for line in footnotes(report.Comparison("", (dense, undecided))))
 
 
 @pytest.mark.parametrize(

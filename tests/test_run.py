@@ -32,6 +32,7 @@ WRONG = [
         ["hydra.launcher.n_jobs=2"],
         "hydra.launcher.n_jobs: the launcher chosen has no such key; hydra/launcher=joblib or",
     ),
+    (["hydra.sweep.dir=null"], "hydra.sweep.dir=null: field 'hydra.sweep.dir' is not Optional"),
     (
         ["hydra.sweep.dirr=x"],
         "hydra.sweep.dirr: no such key; did you mean hydra.sweep.dir? hydra.sweep takes dir, subdir",

@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,16 +86,8 @@ def show(closed: Closed, store: Store, parent: str) -> None:
     console, rows, judged = _Terminal(soft_wrap=False, highlight=False), closed.sweep.rows, closed.sweep.judged
     report.print_table(rows, console, judged.confidence)
     for comparison in closed.sweep.comparisons:
-        console.print(sentence(comparison, judged) + ".", markup=False)
-        if comparison.latency and any(row.no_difference and row.as_fast for row in comparison.rows):
-            floor = f"{100 * comparison.latency.noise_floor:.1f} %"
-            console.print(f"same: no difference in latency sure to exceed the noise floor, {floor}.", markup=False)
-        if comparison.latency and any(row.no_difference and not row.as_fast for row in comparison.rows):
-            longer = f"benchmark.seconds={5 * comparison.latency.config.seconds:g}"
-            console.print(
-                f"unsure: the interval of the speed-up is too wide to say; {longer} or a quieter machine narrows it.",
-                markup=False,
-            )
+        for line in (f"{sentence(comparison, judged)}.", *footnotes(comparison)):
+            console.print(line, markup=False)
     settings = command.elsewhere(store.uri, store.experiment)
     ui = ["--backend-store-uri", store.uri] if any(part.startswith("tracking.uri=") for part in settings) else []
     served = store.uri.startswith(("http://", "https://"))
@@ -107,6 +99,19 @@ def show(closed: Closed, store: Store, parent: str) -> None:
     for step, how in steps.items():
         if how:
             console.print(f"{step:8}{how}", markup=False, soft_wrap=True)
+
+
+def footnotes(comparison: report.Comparison) -> Iterator[str]:
+    """What those words of the table mean that it can't explain itself, a line each."""
+    drops = [(row.verdict.call, row.paired.drop) for row in comparison.rows if row.verdict and row.paired]
+    if any(call == "undecided" and (drop.low > 0 or drop.high < 0) for call, drop in drops):
+        yield f"undecided though 0 is outside: not sure among {len(drops)} comparisons (McNemar's test, Holm)."
+    if comparison.latency and any(row.no_difference and row.as_fast for row in comparison.rows):
+        floor = f"{100 * comparison.latency.noise_floor:.1f} %"
+        yield f"same: no difference in latency sure to exceed the noise floor, {floor}."
+    if comparison.latency and any(row.no_difference and not row.as_fast for row in comparison.rows):
+        longer = f"benchmark.seconds={5 * comparison.latency.config.seconds:g}"
+        yield f"unsure: the interval of the speed-up is too wide to say; {longer} or a quieter machine narrows it."
 
 
 def _make(target: str, arguments: Sequence[str]) -> str:
