@@ -144,7 +144,7 @@ def stages_peak_memory(images: Path, cache: str, trained: int, evaluated: int | 
     task = train.Task(some, model.preprocess, Augment(), seed=0)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, artifact = Path(folder, "model.h5"), Path(folder, "model.tflite")
-        config = Train(epochs=1, batch_size=BATCH, learning_rate=0.001, jit_compile=False)
+        config = Train(epochs=1, batch_size=BATCH, learning_rate=0.001)
         train.fit(config, partial(build, model, data.shape, len(data.classes)), task, checkpoint)
         after_training = peak_mib()
         artifact.write_bytes(convert.float32(Quantization(), checkpoint, task).content)

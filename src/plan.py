@@ -19,13 +19,15 @@ Compose = Callable[[Sequence[str]], Config]
 class Variant:
     """One variant of a sweep. `overrides` is what composes its config; `training` says which of the sweep's trainings
     it is made from, and is empty where there is one only; `own` are the overrides in which it differs from others that
-    would have its name."""
+    would have its name; `train_images` and `image_shape` are of its data."""
 
     name: str
     training: str
     overrides: tuple[str, ...]
     config: Config
     chain: tuple[Stage, ...]
+    train_images: int
+    image_shape: tuple[int, int, int]
     own: tuple[str, ...] = ()
 
     @property
@@ -81,27 +83,31 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose) -> tuple[Varian
     """The distinct variants, all checked, each with its dense baseline among them; baselines lead their trainings."""
     composed = [(tuple(o), compose(o)) for o in overrides]
     groups = {step.group for _, config in composed for step in (*config.transforms, config.quant)}
-    found: dict[str, tuple[tuple[str, ...], Config, tuple[Stage, ...]]] = {}
+    found: dict[str, Variant] = {}
     baselines: dict[str, str] = {}
     for own, config in composed:
-        chain = stages.chain(config, stages.dataset(config))
-        if chain[0].key not in baselines:
+        variant = _variant(own, config)
+        training = variant.chain[0].key
+        if training not in baselines:
             dense = (*(o for o in own if group_of(o) not in groups), *(f"{group}=none" for group in sorted(groups)))
-            dense_config = compose(dense)
-            dense_chain = stages.chain(dense_config, stages.dataset(dense_config))
-            baselines[chain[0].key] = dense_chain[-1].key
-            found[dense_chain[-1].key] = (dense, dense_config, dense_chain)
-        found.setdefault(chain[-1].key, (own, config, chain))
-    common = set.intersection(*(set(own) for own, _, _ in found.values()))
-    several = len(baselines) > 1
-    variants = []
-    for own, config, chain in found.values():
-        varying = [o for o in own if o not in common]
-        training = " ".join(o for o in varying if group_of(o) not in groups) if several else ""
-        variants.append(Variant(_name(config), training, own, config, chain))
+            baseline = _variant(dense, compose(dense))
+            baselines[training] = baseline.stage.key
+            found[baseline.stage.key] = baseline
+        found.setdefault(variant.stage.key, variant)
+    common = set.intersection(*(set(variant.overrides) for variant in found.values()))
+    variants = list(found.values())
+    if len(baselines) > 1:
+        for i, variant in enumerate(variants):
+            varying = (o for o in variant.overrides if o not in common and group_of(o) not in groups)
+            variants[i] = replace(variant, training=" ".join(varying))
     order = {key: i for i, key in enumerate(baselines)}
     variants.sort(key=lambda v: order[v.chain[0].key])
     return tuple(_distinctly_named(variants, groups, common))
+
+
+def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
+    data = stages.dataset(config)
+    return Variant(_name(config), "", overrides, config, stages.chain(config, data), len(data.train), data.shape)
 
 
 def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
@@ -113,7 +119,7 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
         done |= _intact(store, store.finished("stage", checkpoints))
     if store and reuse == "all":
         done |= _intact(store, store.finished("variant", [v.stage.key for v in variants]))
-    earlier = _earlier_seconds(store) if store else {}
+    earlier = _earlier_seconds_an_image(store) if store else {}
     waves: list[dict[str, Job]] = []
     for variant in variants:
         for depth in range(len(variant.chain) - 1, -1, -1):
@@ -122,7 +128,8 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
                 break
             while len(waves) <= depth:
                 waves.append({})
-            waves[depth].setdefault(stage.key, Job(variant, stage, earlier.get(_kind_of_work(variant.config, stage))))
+            each = earlier.get(_kind_of_work(variant, stage))
+            waves[depth].setdefault(stage.key, Job(variant, stage, each and each * _images(variant, stage)))
     return Plan(tuple(variants), done, tuple(tuple(wave.values()) for wave in waves if wave))
 
 
@@ -204,20 +211,27 @@ def _intact(store: Store, found: Mapping[str, Record]) -> dict[str, Record]:
     return intact
 
 
-def _earlier_seconds(store: Store) -> dict[tuple[str, ...], float]:
-    """Median seconds of the newest runs of each kind of work."""
+def _earlier_seconds_an_image(store: Store) -> dict[tuple[str, ...], float]:
+    """Median of the newest runs of each kind of work; for a training per image and epoch."""
     records = store.search("attributes.status = 'FINISHED' and tags.kind != 'sweep'", 500)
     seconds: dict[tuple[str, ...], list[float]] = {}
     for record in records:
-        if record.seconds is not None and "reused_from" not in record.tags:
+        images = int(record.params.get("train_images", 0)) * int(record.params.get("epochs", 1))
+        if images and record.seconds is not None and "reused_from" not in record.tags:
             stage = record.tags.get("stage", "")
-            work = (stage, *(record.params.get(name, "") for name in ("data", "model", stage)))
-            seconds.setdefault(work, []).append(record.seconds)
+            work = (stage, *(record.params.get(name, "") for name in ("image_shape", "data", "model", stage)))
+            seconds.setdefault(work, []).append(record.seconds / images)
     return {work: statistics.median(taken[:5]) for work, taken in seconds.items()}
 
 
-def _kind_of_work(config: Config, stage: Stage) -> tuple[str, ...]:
-    return (stage.group, config.data.name, config.model.name, stage.step.name)
+def _kind_of_work(variant: Variant, stage: Stage) -> tuple[str, ...]:
+    config, shape = variant.config, "x".join(map(str, variant.image_shape))
+    return (stage.group, shape, config.data.name, config.model.name, stage.step.name)
+
+
+def _images(variant: Variant, stage: Stage) -> int:
+    """How many training images a stage goes over, in all its epochs."""
+    return variant.train_images * (getattr(stage.step.settings, "epochs", None) or 1)
 
 
 def _name(config: Config) -> str:

@@ -360,6 +360,8 @@ def _params(request: Request) -> dict[str, Any]:
             params[f"{step.group}_final_sparsity"] = 0.0 if step.name == "none" else step.settings.final_sparsity
         if step.group == request.stage.group:
             break
+    if epochs := getattr(request.stage.step.settings, "epochs", None):
+        params["epochs"] = epochs
     params |= {
         "seed": config.seed,
         "image_shape": "x".join(map(str, data.shape)),

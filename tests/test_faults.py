@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -152,6 +153,11 @@ def test_the_plan_is_shown_and_nothing_is_run(place: Place, undisturbed: tuple[P
     assert "to convert and evaluate: 1; from earlier runs: 2" in done.stdout
     assert "in the store" in done.stdout
     assert "train" in done.stdout.partition("in the store")[2]
+    took = re.search(r"  train +train +about (.+)", known.run(*SMALL, "reuse=none", "plan=true").stdout)
+    longer = known.run(*SMALL, "train.epochs=100000", "plan=true").stdout
+    assert took
+    assert took[1].endswith(" s")
+    assert re.search(r"  train +train +about .+(h|days)", longer), "as many epochs, as much longer"
     assert len(known.store().search("tags.kind != 'x'")) == before
 
 

@@ -49,7 +49,6 @@ PRUNING = MagnitudePruning(
     batch_size=16,
     learning_rate=1e-3,
     layers=Layers(types=("Dense", "Conv2D", "SeparableConv2D", "DepthwiseConv2D")),
-    jit_compile=False,
 )
 SCHEMES = {
     "none": (convert.float32, Quantization()),
@@ -92,7 +91,7 @@ class Checkpoints:
 @pytest.fixture(scope="module", params=list(BUILDS))
 def checkpoints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     backend.prepare()
-    folder, steps = tmp_path_factory.mktemp(request.param), Train(1, 16, 1e-3, jit_compile=False)
+    folder, steps = tmp_path_factory.mktemp(request.param), Train(1, 16, 1e-3)
     return Checkpoints(
         folder,
         train.fit(steps, lambda: BUILDS[request.param](SHAPE, CLASSES), task(), folder / "none.h5"),
