@@ -109,7 +109,8 @@ def _refused(row: dict[str, Any], wanted: Settings) -> tuple[tuple[str, ...], fl
     if worst > wanted.max_drop:
         over = 100 * (worst - wanted.max_drop)
         what = "may drop up to" if wanted.risk == "interval" else "drops"
-        reasons.append(f"{what} {100 * worst:.1f} points: {over:.1f} above max_drop")
+        digits = 1 if over >= 0.05 else 3  # else it would be 0.0 above
+        reasons.append(f"{what} {100 * worst:.{digits}f} points: {over:.{digits}f} above max_drop")
         excess = max(excess, worst / wanted.max_drop if wanted.max_drop else float("inf"))
     limits = (
         ("gzip_bytes", wanted.max_gzip, "max_gzip", size),

@@ -1,5 +1,6 @@
 """What a sweep is going to do: its variants by name, which of their stages the store has, and the waves of the rest."""
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,9 @@ from rich.console import Console
 from src import stages
 from src.config import Config
 from src.stages import Stage
-from src.tracking import CHECKPOINT, Damaged, Record, Store, artifact_path
+from src.tracking import Damaged, Record, Store
+
+log = logging.getLogger(__name__)
 
 Compose = Callable[[Sequence[str]], Config]
 
@@ -202,11 +205,11 @@ def group_of(override: str) -> str:
 def _intact(store: Store, found: Mapping[str, Record]) -> dict[str, Record]:
     intact = {}
     for key, record in found.items():
-        path = artifact_path(record.tags["variant"]) if record.tags["kind"] == "variant" else CHECKPOINT
         try:
-            store.check_local(record, path)
+            store.check_local(record)
             intact[key] = record
         except Damaged as why:
+            log.warning("%s: %s; it is made anew", record.name, why)
             store.mark_damaged(record, str(why))
     return intact
 

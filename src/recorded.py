@@ -1,5 +1,6 @@
 """What a finished sweep recorded, as the commands that come after it read it: sweep, rows, predictions, artifacts."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,17 +76,17 @@ def find_variant(store: Store, run_id: str, key: str = "run") -> Record:
 def artifact(store: Store, record: Record) -> Path:
     """The variant's `.tflite`. Raises `UserError` where it is not what was recorded."""
     try:
-        return store.file(record.run_id, artifact_path(record.tags["variant"]), record.tags["digest"])
+        return store.recorded(record, artifact_path(record.tags["variant"]))
     except Damaged as error:
         raise UserError(str(error)) from None
 
 
 def preprocessing(store: Store, record: Record) -> dict[str, Any]:
     """What turns a user's image into the artifact's input, and its outputs into labels."""
-    found = store.json(record.run_id, PREPROCESSING)
-    if not found:
-        raise UserError(f"run {record.run_id}: has no {PREPROCESSING}; takes the run of a variant that was evaluated")
-    return found
+    try:
+        return json.loads(store.recorded(record, PREPROCESSING).read_text())
+    except Damaged as error:
+        raise UserError(str(error)) from None
 
 
 def _some(names: Any, most: int = 4) -> str:

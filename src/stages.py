@@ -30,6 +30,7 @@ from src.progress import Progress
 from src.tracking import (
     AUDIT,
     CHECKPOINT,
+    FILES,
     MEASURED,
     PREPROCESSING,
     Damaged,
@@ -267,10 +268,14 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
         assert tuple(metrics) == MEASURED
         metrics |= {f"{name}_bytes": size for name, size in found.compressors.items()}
         asked = audit.Asked(converted.weights, converted.activations, _pruned(stage, store))
+        (scratch / PREPROCESSING).write_text(json.dumps(of_images, indent=1, ensure_ascii=False))
+        (scratch / AUDIT).write_text(json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1))
+        beside = [file for file in sorted(scratch.rglob("*")) if file.is_file() and file != artifact]
         store.log(
             run_id,
             metrics=metrics,
             tags={
+                FILES: json.dumps({str(file.relative_to(scratch)): sha256(file) for file in beside}),
                 "audit": " ".join(audit.differences(found, asked)) or "as asked for",
                 "digest": sha256(artifact),
                 "input_dtype": found.input_dtype,
@@ -278,8 +283,6 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                 "float_operators": _counted(op.name for op in found.operators if op.computes == "float"),
             },
         )
-        (scratch / PREPROCESSING).write_text(json.dumps(of_images, indent=1, ensure_ascii=False))
-        (scratch / AUDIT).write_text(json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1))
         _keep(scratch, request, store, run_id)
     return run_id
 
@@ -327,7 +330,7 @@ def _parent(stage: Stage, store: Store) -> Path:
     assert stage.parent
     record = store.finished("stage", [stage.parent.key])[stage.parent.key]
     try:
-        return store.file(record.run_id, CHECKPOINT, record.tags["digest"])
+        return store.recorded(record, CHECKPOINT)
     except Damaged as why:
         store.mark_damaged(record, str(why))
         raise Damaged(f"{why}; the same command makes it anew") from None

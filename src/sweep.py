@@ -154,7 +154,8 @@ def _launched(jobs: Sequence[Job], store: Store, launch: Launch, parent: str) ->
     try:
         return list(launch(jobs, parent))
     except Exception as error:
-        log.warning("the launcher gave up (%s); what is not done is launched again, one at a time", reason(error))
+        log.warning("a worker died; what is not done is launched again, one at a time (%s)", reason(error))
+        store.kill_abandoned()
     outcomes = []
     for job in jobs:
         kind = "variant" if job.is_variant else "stage"
@@ -176,7 +177,8 @@ class _Watch:
         # Until a stage has run here once, an epoch of training counts as much as a variant.
         self.weights = {
             job.variant.name if job.is_variant else job.stage.name: job.seconds
-            or getattr(job.stage.step.settings, "epochs", 1)
+            or getattr(job.stage.step.settings, "epochs", None)
+            or 1
             for job in jobs
         }
         self.over = threading.Event()

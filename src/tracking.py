@@ -6,6 +6,7 @@ a run that is killed never becomes FINISHED, so half a result is never used.
 
 import atexit
 import contextlib
+import copy
 import errno
 import fcntl
 import functools
@@ -36,6 +37,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # A server that does not answer is `_Patient`'s to wait for, which says so and stops when it was told to.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 KINDS = ("sweep", "stage", "variant")
 TAGS = ("kind", "variant", "stage", "key", "digest")
@@ -58,6 +60,7 @@ AUDIT = "audit.json"
 PREPROCESSING = "preprocessing.json"
 LOCAL_UI = "http://localhost:5000"
 PYFUNC = "pyfunc"
+FILES = "files"  # a tag: SHA-256 by path of what a variant leaves beside its artifact
 
 
 def artifact_path(variant: str) -> str:
@@ -80,6 +83,12 @@ class Record:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file that later work depends on, as it was recorded."""
+        made = artifact_path(self.tags["variant"]) if self.tags["kind"] == "variant" else CHECKPOINT
+        return {made: self.tags["digest"], **json.loads(self.tags.get(FILES, "{}"))}
 
 
 class Damaged(Exception):
@@ -273,10 +282,9 @@ class Store:
             self.run("variant", variant, tags=tags, params=record.params, parent=parent) as run_id,
         ):
             whole = Path(self.client.download_artifacts(record.run_id, "", folder))
-            earlier = whole / artifact_path(record.tags["variant"])
-            if sha256(earlier) != record.tags["digest"]:
-                raise Damaged(f"run {record.run_id}: {earlier.name} is not what was recorded (its SHA-256 differs)")
-            earlier.rename(whole / artifact_path(variant))
+            for path, digest in record.digests.items():
+                _check(record.run_id, path, whole / path, digest)
+            (whole / artifact_path(record.tags["variant"])).rename(whole / artifact_path(variant))
             shutil.rmtree(whole / PYFUNC, ignore_errors=True)  # what is registered stays with the run that was chosen
             self.keep_all(run_id, whole)
             measured = {*MEASURED, *(name for name in record.metrics if name.endswith("_bytes"))}
@@ -349,16 +357,23 @@ class Store:
     def progress(self, sweep: str) -> dict[str, list[str]]:
         """The names of a sweep's runs by status; those that it took over from earlier sweeps left out."""
         names: dict[str, list[str]] = {}
-        for record in self.search(f"tags.sweep = '{sweep}'", most=1_000_000):
+        hurried = copy.copy(self)
+        hurried.client = self.hurried
+        for record in hurried.search(f"tags.sweep = '{sweep}'", most=1_000_000):
             if "reused_from" not in record.tags:
                 names.setdefault(record.status, []).append(record.name)
         return names
 
-    def check_local(self, record: Record, path: str) -> None:
-        """Raises `Damaged` where an artifact on a disk of this machine is not what its run recorded; one that a server
-        keeps is checked when it is read."""
+    def check_local(self, record: Record) -> None:
+        """Raises `Damaged` where a file on a disk of this machine is not what its run recorded; those that a server
+        keeps are checked when they are read."""
         if self._local(record.run_id) is not None:
-            self.file(record.run_id, path, record.tags["digest"])
+            for path in record.digests:
+                self.recorded(record, path)
+
+    def recorded(self, record: Record, path: str) -> Path:
+        """A file of a run. Raises `Damaged` where it is not what the run recorded."""
+        return self.file(record.run_id, path, record.digests.get(path))
 
     def search(self, where: str, most: int = 1000) -> list[Record]:
         """Runs of the experiment, newest first."""
@@ -392,17 +407,14 @@ class Store:
                 local = Path(self.client.download_artifacts(run_id, path))
             except Exception as error:
                 raise Damaged(f"run {run_id}: {path} can't be read ({reason(error)})") from error
-        if not local.is_file():
-            raise Damaged(f"run {run_id}: {path} is missing")
-        if digest and sha256(local) != digest:
-            raise Damaged(f"run {run_id}: {path} is not what was recorded (its SHA-256 differs)")
+        _check(run_id, path, local, digest)
         return local
 
     def json(self, run_id: str, path: str) -> dict[str, Any]:
-        """A JSON artifact; empty where the run has none."""
+        """A JSON artifact; empty where the run has none that can be read."""
         try:
             return json.loads(self.file(run_id, path).read_text())
-        except Damaged:
+        except (Damaged, ValueError):
             return {}
 
     def url(self, run_id: str) -> str:
@@ -479,6 +491,13 @@ def _save_pyfunc(folder: Path, data: Path, code: Path, requirements: Sequence[st
             input_example=[example],
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", *requirements)],
         )
+
+
+def _check(run_id: str, path: str, file: Path, digest: str | None) -> None:
+    if not file.is_file():
+        raise Damaged(f"run {run_id}: {path} is missing")
+    if digest and sha256(file) != digest:
+        raise Damaged(f"run {run_id}: {path} is not what was recorded (its SHA-256 differs)")
 
 
 def sha256(file: Path) -> str:

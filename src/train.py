@@ -77,6 +77,11 @@ def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, 
     save(model, checkpoint)
     predict = tf.function(lambda images: model(images, training=False))
     found = accuracy(predict, task.dataset.validation, task.preprocess, batch_size=64)
+    if "validation" in task.dataset.drawn:
+        log.warning(
+            "the validation images are drawn from the training images: if the model was trained on those, variants are "
+            "chosen by images that it knows; a validation split of its own takes that away"
+        )
     if found < 1.2 / len(task.dataset.classes):
         log.warning(
             "%.1f %% of the validation images are classified rightly, which is little more than guessing: do "

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import yaml
@@ -17,7 +18,7 @@ from src.config import Benchmark as BenchmarkSettings
 from src.data import Dataset
 from src.evaluate import Predictions, predict
 from src.stats import Interval
-from src.tracking import SPLITS, Damaged, Record, Store, artifact_path, predictions_path, sha256
+from src.tracking import AUDIT, PREPROCESSING, SPLITS, Damaged, Record, Store, artifact_path, predictions_path, sha256
 
 USAGE = """\
 Usage: python -m src.verify [RUN_ID] [KEY=VALUE …]
@@ -178,7 +179,7 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     for split in SPLITS:
         try:
             before = Predictions.load(store.file(record.run_id, predictions_path(split)))
-        except (Damaged, ValueError, OSError) as error:
+        except (Damaged, ValueError, OSError, BadZipFile, KeyError) as error:
             problems.append(f"{predictions_path(split)}: {error}")
             continue
         now = predictions[split]
@@ -186,6 +187,11 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
             problems.append(f"{predictions_path(split)}: is of other images")
         elif differing := int(np.count_nonzero(before.predicted != now.predicted)):
             problems.append(f"{predictions_path(split)}: {differing} of {len(now.predicted)} images get another class")
+    for path in (AUDIT, PREPROCESSING):
+        try:
+            store.recorded(record, path)
+        except Damaged as error:
+            problems.append(str(error))
     found = audit.audit(artifact)
     metrics = {f"{name}_accuracy": each.accuracy for name, each in predictions.items()}
     metrics |= {"balanced_accuracy": predictions["test"].balanced_accuracy}

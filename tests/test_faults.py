@@ -123,9 +123,14 @@ def test_a_damaged_artifact_is_found_and_made_again(place: Place, undisturbed: t
         with store.file(record.run_id, "model/p1-fiq.tflite").open("r+b") as artifact:
             artifact.seek(2000)
             artifact.write(b"\xff\x00\xff")
+    (dense,) = store.search("tags.variant = 'none-none'")
+    with store.file(dense.run_id, "predictions/test.npz").open("r+b") as predictions:
+        predictions.truncate(500)
     done = place.run(*SMALL)
     assert done.returncode == 0, done.stderr
-    assert "to make: p1; to convert and evaluate: 1" in done.stderr
+    assert "to make: p1; to convert and evaluate: 2" in done.stderr
+    told = f"none-none: run {dense.run_id}: predictions/test.npz is not what was recorded (its SHA-256 differs); it is"
+    assert told in done.stderr
     assert digests(place) == undisturbed[1]
 
 

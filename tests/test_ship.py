@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import Place, environment
 
-from src import command, pick, serving, tracking, verify
+from src import command, pick, recorded, serving, tracking, verify
 from src.compare import __main__ as compare
 from src.compare.across import difference, differing
 from src.config import Tracking, UserError
@@ -369,6 +369,22 @@ def test_a_flipped_byte_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> 
     said = capsys.readouterr().out
     assert "none-f16: does not hold\n  model/none-f16.tflite: SHA-256 is " in said
     assert f"none-none: {len(tracking.MEASURED) + 1} numbers hold" in said
+
+
+def test_a_cut_description_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> None:
+    place, _ = twelve
+    _, run_id = artifact_of(place, "none-drq")
+    file = place.store().file(run_id, tracking.PREPROCESSING)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:30])
+    try:
+        with pytest.raises(command.Refused, match="1 of 12 variants do not hold"):
+            here(place, "verify", run_id)
+        with pytest.raises(UserError, match=f"run {run_id}: preprocessing.json is not what was recorded"):
+            recorded.preprocessing(place.store(), place.store().get(run_id))
+    finally:
+        file.write_bytes(whole)
+    assert f"  run {run_id}: preprocessing.json is not what was recorded" in capsys.readouterr().out
 
 
 def test_an_edited_metric_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,12 +17,13 @@ from src.audit import Layer
 from src.compare import conditions
 from src.compare.effects import damaged, effects
 from src.config import Benchmark, Compare, Config, plain
+from src.data import UNREADABLE
 from src.evaluate import Predictions
 from src.progress import Progress
 from src.recorded import COMPARISON
 from src.report import figures
 from src.report.page import page, sentence
-from src.tracking import AUDIT, LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
+from src.tracking import AUDIT, LATENCY, MEASURED, Damaged, Record, Store, artifact_path, predictions_path
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +144,7 @@ def _training(
     test = {name: _predictions(record, "test", store) for name, record in records.items()}
     validation = {name: _predictions(record, "validation", store) for name, record in records.items()}
     rows = judge(rows, baseline, test, validation, data.classes, judged)
-    artifacts = {
-        name: store.file(record.run_id, artifact_path(name), record.tags["digest"]) for name, record in records.items()
-    }
+    artifacts = {name: store.recorded(record, artifact_path(name)) for name, record in records.items()}
     log.info("latency: %d artifacts in interleaved rounds, at most %.0f s", len(artifacts), how.seconds)
     measured = benchmark.measure(artifacts, baseline, how, Progress(log))
     for failure in measured.failures:
@@ -172,13 +171,18 @@ def _training(
         latency=measured,
         effects=effects({made: test[name].correct for made, name in made_of.items()}, judged.confidence),
         damaged=damaged(baseline, test, data),
+        unreadable=data.rejected,
         origins=_origins(records, store),
         settings=config.text,
     )
 
 
 def _predictions(record: Record, split: str, store: Store) -> Predictions:
-    return Predictions.load(store.file(record.run_id, predictions_path(split)))
+    try:
+        return Predictions.load(store.recorded(record, predictions_path(split)))
+    except Damaged as why:
+        store.mark_damaged(record, str(why))
+        raise Damaged(f"{why}; the same command makes it anew") from None
 
 
 def _row(entry: Entry, record: Record | None, store: Store) -> report.Row:
@@ -346,6 +350,9 @@ def _publish(sweep: report.Sweep, store: Store, parent: str) -> Path:
     """Into the parent run, and into a folder of this machine, which is given."""
     folder = REPORTS / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
+    if unreadable := dict.fromkeys(line for comparison in sweep.comparisons for line in comparison.unreadable):
+        (folder / UNREADABLE).write_text("\n".join(unreadable) + "\n")
+        store.keep(parent, folder / UNREADABLE)
     drawn = figures.drawn(sweep)
     for number, its in enumerate(drawn, start=1):
         for name, content in its.png.items():

@@ -16,6 +16,7 @@ from src.config import Preprocess, UserError, canonical
 SPLITS = ("train", "validation", "test")
 AHEAD = 2  # batches
 EXAMPLES = 3  # names shown in a note
+UNREADABLE = "unreadable.txt"  # all of those that could not be read
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Split:
 class Dataset:
     """Three disjoint splits. `shape` is (height, width, channels) of every image; `fingerprint` a digest of the content
     and order of all splits; `notes` tell the user what was left out or looked odd, a line each; `rejected` names every
-    file that could not be read, with the reason."""
+    file that could not be read, with the reason; `drawn` are the splits that were taken from the training images."""
 
     train: Split
     validation: Split
@@ -63,6 +64,7 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
 
     def splits(self) -> dict[str, Split]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
@@ -125,6 +127,7 @@ def from_arrays(
         shape=shape,
         fingerprint=fingerprint(splits, found, classes, {"shape": shape}),
         notes=(*notes, *oddities(splits, found, classes)),
+        drawn=tuple(drawn),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from src.config import ImageFolder, UserError
-from src.data import EXAMPLES, SPLITS, Dataset, Split, fingerprint, oddities, stratified
+from src.data import EXAMPLES, SPLITS, UNREADABLE, Dataset, Split, fingerprint, oddities, stratified
 from src.data.cache import Contents, Files, read_files
 from src.data.decode import IDENTITY, decode, opens
 
@@ -84,6 +84,7 @@ def load(config: ImageFolder, seed: int) -> Dataset:
         rejected=tuple(
             f"{_shown(path)}: {reason}" for path, reason in zip(files.paths, contents.reasons, strict=True) if reason
         ),
+        drawn=tuple(drawn),
     )
 
 
@@ -168,9 +169,8 @@ def _classes(config: ImageFolder, key: str, folders: dict[str, list[str]]) -> li
         classes = sorted(every)
         for section, names in found.items():
             if names != every:
-                raise UserError(
-                    f"{key}: {section}/ has no class folder {_some(sorted(every - names))}; takes the same in each"
-                )
+                missing = _some([repr(name) for name in sorted(every - names)])
+                raise UserError(f"{key}: {section}/ has no class folder {missing}; takes the same in each")
     if not classes:
         raise UserError(f"{key}: no folder in it; {TAKES}")
     if len(classes) == 1:
@@ -232,6 +232,8 @@ def _file_notes(files: Files, contents: Contents) -> list[str]:
     rejected = [f"{_shown(path)} ({why})" for path, why in zip(files.paths, contents.reasons, strict=True) if why]
     if rejected:
         notes.append(f"{len(rejected):,} of {len(files):,} files are unreadable and left out: {_some(rejected)}")
+        if len(rejected) > EXAMPLES:
+            notes[-1] += f" (all in {UNREADABLE} beside the report)"
     formats = Image.registered_extensions()
     misnamed = [
         f"{_shown(path)} ({format_})"

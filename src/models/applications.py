@@ -9,6 +9,8 @@ from src.config import Application, UserError
 if TYPE_CHECKING:
     import tf_keras
 
+MOMENTUM = 0.99  # of the statistics of batches: Keras's default
+
 
 def with_new_top(
     network: Callable[..., "tf_keras.Model"],
@@ -42,6 +44,10 @@ def with_new_top(
             f"model.weights={config.weights}: can't be had ({' '.join(str(error).split())[:200]}); takes a connection, "
             "the file in ~/.keras/models, or model.weights=null"
         ) from None
+    for layer in body.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            # MobileNetV2's averages over a thousand batches, which a short training ends before they are true.
+            layer.momentum = min(layer.momentum, MOMENTUM)
     if first:
         body = tf_keras.Model(body.get_layer(first).input, body.output)
         body = tf_keras.models.clone_model(body, input_tensors=inputs, clone_function=lambda layer: layer)

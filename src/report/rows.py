@@ -96,7 +96,8 @@ class Origin:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All variants of one training, and what only holds for all of them together. `test_images` and others count."""
+    """All variants of one training, and what only holds for all of them together. `test_images` and others count;
+    `unreadable` names files with the reason, a line each."""
 
     training: str
     rows: tuple[Row, ...]
@@ -105,6 +106,7 @@ class Comparison:
     effects: tuple[Effect, ...] = ()
     damaged: tuple[Damaged, ...] = ()
     origins: tuple[Origin, ...] = ()
+    unreadable: tuple[str, ...] = ()
     settings: str = ""
 
     @property

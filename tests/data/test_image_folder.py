@@ -272,7 +272,7 @@ def test_unreadable_files_are_named_and_left_out(root):
     assert data.notes[0].startswith(
         "4 of 24 files are unreadable and left out: cat/a.jpg (empty file), cat/b.jpg (not an image"
     )
-    assert data.notes[0].endswith(", …")
+    assert data.notes[0].endswith(", … (all in unreadable.txt beside the report)")
     assert [entry.split(": ")[0] for entry in data.rejected] == ["cat/a.jpg", "cat/b.jpg", "dog/c.png", "dog/d.txt"]
 
 
@@ -371,7 +371,7 @@ def test_train_without_test(tmp_path):
 def test_train_and_test_with_different_classes(tmp_path):
     for name in ("train/cat", "train/dog", "test/cat", "test/fox", "test/dog"):
         fill(tmp_path / name)
-    assert line(tmp_path) == f"data.path={tmp_path}: train/ has no class folder fox; takes the same in each"
+    assert line(tmp_path) == f"data.path={tmp_path}: train/ has no class folder 'fox'; takes the same in each"
 
 
 def test_classes_that_are_not_there(root):

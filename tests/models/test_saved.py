@@ -84,13 +84,24 @@ def keras3(tmp_path_factory: pytest.TempPathFactory) -> Bare:
 def accuracy_here(bare: Bare, *overrides: str) -> dict[str, float]:
     done = bare.place.run(*overrides, *OVERRIDES, "benchmark.seconds=1")
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "the validation images are drawn from the training images" in done.stderr
     sweep = bare.place.newest_sweep()
     return {name: record.metrics["test_accuracy"] for name, record in bare.place.variants(sweep).items()}
 
 
 def test_twelve_variants_of_a_saved_model_and_the_float_one_is_as_accurate_as_keras_says(keras2: Bare) -> None:
+    broken = [next((keras2.place.folder / "images/train").iterdir()) / f"{number}.jpg" for number in range(4)]
+    for file in broken:
+        file.touch()
     found = accuracy_here(keras2, "-m", "model.path=model.h5", "prune.epochs=1", "prune.layers.min_share=0")
     assert len(found) == 12
+    (named,) = keras2.place.folder.glob("mlruns/reports/*/unreadable.txt")
+    assert [line.split(": ")[0].rpartition("/")[2] for line in named.read_text().splitlines()] == [
+        file.name for file in broken
+    ]
+    for file in broken:
+        file.unlink()
     assert 0.5 < keras2.accuracy < 1, "all right or all wrong would prove nothing"
     assert found["none-none"] == pytest.approx(keras2.accuracy, abs=1e-3)
     assert abs(found["none-fiq"] - found["none-none"]) < 0.05
