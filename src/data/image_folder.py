@@ -169,8 +169,8 @@ def _classes(config: ImageFolder, key: str, folders: dict[str, list[str]]) -> li
         classes = sorted(every)
         for section, names in found.items():
             if names != every:
-                missing = _some([repr(name) for name in sorted(every - names)])
-                raise UserError(f"{key}: {section}/ has no class folder {missing}; takes the same in each")
+                lacks = _some([repr(name) for name in sorted(every - names)])
+                raise UserError(f"{key}: {section}/ has no class folder {lacks}; takes the same in each")
     if not classes:
         raise UserError(f"{key}: no folder in it; {TAKES}")
     if len(classes) == 1:
