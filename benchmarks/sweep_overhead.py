@@ -2,16 +2,14 @@
 
 One side runs the sweep; the other a bare script that trains, prunes, converts, evaluates and audits the same with the
 same stage functions in one process, and nothing else. They alternate every second, one stopped while the other runs,
-so that a machine whose speed drifts is as fast for both, and processes that only use time which nobody wants keep its
-cores from going to sleep: to wake a virtual one took up to a third of a training. Latency is left out of both. Then the
-sweep runs again on a store that has it all, (--joblib) on two workers in another store, and (--naive) the bare script
-as twelve independent jobs that each train and prune for themselves. With --same both sides are the bare script.
+so that a machine whose speed drifts is as fast for both. Latency is left out of both. Then the sweep runs again on a
+store that has it all, (--joblib) on two workers in another store, and (--naive) the bare script as twelve independent
+jobs that each train and prune for themselves. With --same both sides are the bare script.
 
     python -m benchmarks.sweep_overhead [--rounds 3] [--same] [--joblib] [--naive] [OVERRIDE …]
 """
 
 import argparse
-import contextlib
 import os
 import signal
 import statistics
@@ -19,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,18 +66,6 @@ for (prune, quant), config in configs.items():
             predict(artifact, split, task.preprocess, threads=stages.cores(), logits=task.logits)
         auditing.result()
 """
-
-
-@contextlib.contextmanager
-def awake() -> Iterator[None]:
-    """A process on each core that runs where nothing else wants to (Linux's SCHED_IDLE)."""
-    idle = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
-    processes = [subprocess.Popen([sys.executable, "-c", idle]) for _ in range(os.cpu_count() or 1)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
 
 
 def start(folder: Path, *command: str) -> subprocess.Popen[bytes]:
@@ -175,5 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with awake():
-        main()
+    main()

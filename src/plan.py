@@ -70,11 +70,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The variants, what of them is in the store already (by key), and the stages to do, a wave after another: all
-    within a wave are independent, and each finds its parent done."""
+    """The variants, what of them is in the store already (by key), what was there but is damaged, and why, and the
+    stages to do, a wave after another: all within a wave are independent, and each finds its parent done."""
 
     variants: tuple[Variant, ...]
     done: Mapping[str, Record]
+    damaged: tuple[tuple[Record, str], ...]
     waves: tuple[tuple[Job, ...], ...]
 
     @property
@@ -115,13 +116,14 @@ def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
 
 def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
     """What is to be done, given what the store has, if there is one, and what of it may be used: `none`, `stages` or
-    `all`. What the store has but is damaged is closed as FAILED there, and done again."""
+    `all`. Nothing is written."""
     checkpoints = {stage.key for v in variants for stage in v.chain[:-1]}
     done: dict[str, Record] = {}
+    damaged: list[tuple[Record, str]] = []
     if store and reuse != "none":
-        done |= _intact(store, store.finished("stage", checkpoints))
+        done |= _intact(store, store.finished("stage", checkpoints), damaged)
     if store and reuse == "all":
-        done |= _intact(store, store.finished("variant", [v.stage.key for v in variants]))
+        done |= _intact(store, store.finished("variant", [v.stage.key for v in variants]), damaged)
     earlier = _earlier_seconds_an_image(store) if store else {}
     waves: list[dict[str, Job]] = []
     for variant in variants:
@@ -133,7 +135,7 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
                 waves.append({})
             each = earlier.get(_kind_of_work(variant, stage))
             waves[depth].setdefault(stage.key, Job(variant, stage, each and each * _images(variant, stage)))
-    return Plan(tuple(variants), done, tuple(tuple(wave.values()) for wave in waves if wave))
+    return Plan(tuple(variants), done, tuple(damaged), tuple(tuple(wave.values()) for wave in waves if wave))
 
 
 def summary(plan: Plan, parallel: int) -> str:
@@ -202,15 +204,16 @@ def group_of(override: str) -> str:
     return override.split("=")[0].lstrip("+~").split(".")[0]
 
 
-def _intact(store: Store, found: Mapping[str, Record]) -> dict[str, Record]:
+def _intact(store: Store, found: Mapping[str, Record], damaged: list[tuple[Record, str]]) -> dict[str, Record]:
+    """Those whose files are what was recorded; the others are added to `damaged`."""
     intact = {}
     for key, record in found.items():
         try:
             store.check_local(record)
             intact[key] = record
         except Damaged as why:
-            log.warning("%s: %s; it is made anew", record.name, why)
-            store.mark_damaged(record, str(why))
+            log.warning("%s: %s; it is made anew when it is needed", record.name, why)
+            damaged.append((record, str(why)))
     return intact
 
 
@@ -234,7 +237,7 @@ def _kind_of_work(variant: Variant, stage: Stage) -> tuple[str, ...]:
 
 def _images(variant: Variant, stage: Stage) -> int:
     """How many training images a stage goes over, in all its epochs."""
-    return variant.train_images * (getattr(stage.step.settings, "epochs", None) or 1)
+    return variant.train_images * (stage.epochs or 1)
 
 
 def _name(config: Config) -> str:

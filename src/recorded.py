@@ -73,20 +73,22 @@ def find_variant(store: Store, run_id: str, key: str = "run") -> Record:
     return records[0]
 
 
-def artifact(store: Store, record: Record) -> Path:
-    """The variant's `.tflite`. Raises `UserError` where it is not what was recorded."""
+def file(store: Store, record: Record, path: str) -> Path:
+    """A file of a variant. Raises `UserError` where it is not what was recorded."""
     try:
-        return store.recorded(record, artifact_path(record.tags["variant"]))
+        return store.recorded(record, path)
     except Damaged as error:
         raise UserError(str(error)) from None
+
+
+def artifact(store: Store, record: Record) -> Path:
+    """The variant's `.tflite`. Raises `UserError` where it is not what was recorded."""
+    return file(store, record, artifact_path(record.tags["variant"]))
 
 
 def preprocessing(store: Store, record: Record) -> dict[str, Any]:
     """What turns a user's image into the artifact's input, and its outputs into labels."""
-    try:
-        return json.loads(store.recorded(record, PREPROCESSING).read_text())
-    except Damaged as error:
-        raise UserError(str(error)) from None
+    return json.loads(file(store, record, PREPROCESSING).read_text())
 
 
 def _some(names: Any, most: int = 4) -> str:

@@ -117,7 +117,9 @@ def _parallel(config: DictConfig) -> int:
         return max(1, cores // (OmegaConf.select(config, "hydra.launcher.cpus_per_task") or 1))
     if OmegaConf.select(config, "hydra.launcher.ray") is not None:
         return max(1, int(cores // (OmegaConf.select(config, "hydra.launcher.ray.remote.num_cpus") or 1)))
-    jobs = OmegaConf.select(config, "hydra.launcher.n_jobs") or 1
+    jobs = OmegaConf.select(config, "hydra.launcher.n_jobs", default=1)
+    if not isinstance(jobs, int) or not jobs:
+        raise UserError(f"hydra.launcher.n_jobs={jobs}: takes a number of workers; -1 is one for each core")
     return jobs if jobs > 0 else max(1, cores + 1 + jobs)
 
 

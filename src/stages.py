@@ -33,7 +33,6 @@ from src.tracking import (
     FILES,
     MEASURED,
     PREPROCESSING,
-    Damaged,
     Store,
     artifact_path,
     predictions_path,
@@ -67,6 +66,11 @@ class Stage:
         if self.group != "train":
             return self.step.name
         return "dense" if self.step.name == "none" else "train"
+
+    @property
+    def epochs(self) -> int | None:
+        """None for what does not train."""
+        return getattr(self.step.settings, "epochs", None)
 
 
 def chain(config: Config, data: Dataset) -> tuple[Stage, ...]:
@@ -329,11 +333,7 @@ def _parent(stage: Stage, store: Store) -> Path:
     """The parent's checkpoint. Raises `Damaged` where it is not what its run recorded."""
     assert stage.parent
     record = store.finished("stage", [stage.parent.key])[stage.parent.key]
-    try:
-        return store.recorded(record, CHECKPOINT)
-    except Damaged as why:
-        store.mark_damaged(record, str(why))
-        raise Damaged(f"{why}; the same command makes it anew") from None
+    return store.needed(record, CHECKPOINT)
 
 
 def _pruned(stage: Stage, store: Store) -> float:
@@ -363,8 +363,8 @@ def _params(request: Request) -> dict[str, Any]:
             params[f"{step.group}_final_sparsity"] = 0.0 if step.name == "none" else step.settings.final_sparsity
         if step.group == request.stage.group:
             break
-    if epochs := getattr(request.stage.step.settings, "epochs", None):
-        params["epochs"] = epochs
+    if request.stage.epochs:
+        params["epochs"] = request.stage.epochs
     params |= {
         "seed": config.seed,
         "image_shape": "x".join(map(str, data.shape)),

@@ -62,6 +62,8 @@ def run(
         if job.stage.parent is None:
             stages.check(job.variant.config)
     store = there or Store(config.tracking)
+    for damaged, why in planned.damaged:
+        store.mark_damaged(damaged, why)
     if not there:
         log.info("a new store: %s", config.tracking.uri)
     # Of a large sweep a tenth of the time went into looking for garbage among modules that stay.
@@ -154,7 +156,7 @@ def _launched(jobs: Sequence[Job], store: Store, launch: Launch, parent: str) ->
     try:
         return list(launch(jobs, parent))
     except Exception as error:
-        log.warning("a worker died; what is not done is launched again, one at a time (%s)", reason(error))
+        log.warning("the launcher gave up; what is not done is launched again, one at a time (%s)", reason(error))
         store.kill_abandoned()
     outcomes = []
     for job in jobs:
@@ -176,10 +178,7 @@ class _Watch:
         self.store, self.parent, self.jobs = store, parent, jobs
         # Until a stage has run here once, an epoch of training counts as much as a variant.
         self.weights = {
-            job.variant.name if job.is_variant else job.stage.name: job.seconds
-            or getattr(job.stage.step.settings, "epochs", None)
-            or 1
-            for job in jobs
+            job.variant.name if job.is_variant else job.stage.name: job.seconds or job.stage.epochs or 1 for job in jobs
         }
         self.over = threading.Event()
         self.started = time.monotonic()

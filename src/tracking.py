@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlparse
 
 from src.config import Tracking, UserError
@@ -95,6 +95,10 @@ class Damaged(Exception):
     """An artifact in the store is not what its run recorded."""
 
 
+class NoAnswer(Exception):
+    """The store has been waited for as long as it was to be."""
+
+
 @functools.cache
 def check_writable(tracking: Tracking) -> None:
     """Raises `UserError` where a SQLite store can't be written, before anything that takes time."""
@@ -138,6 +142,8 @@ class Store:
         self.uri, self.experiment = tracking.uri, tracking.experiment
         path = _sqlite_path(tracking.uri)
         try:
+            if path and not _may_be_sqlite(path):
+                raise UserError(f"tracking.uri={tracking.uri}: {path} is no SQLite database; takes one, or a new file")
             with _alone(path.with_suffix(".lock") if path else None):
                 fresh = path is not None and not path.exists()
                 client = MlflowClient(tracking.uri)
@@ -157,7 +163,7 @@ class Store:
                 f"tracking.uri={tracking.uri}: does not answer ({_why(error)}); takes a tracking store that answers"
             ) from error
         self.retry_seconds = tracking.retry_seconds
-        self.client: Any = _Patient(client, tracking.retry_seconds)
+        self.client: Any = _Patient(client, tracking.retry_seconds, tracking.uri)
         self.hurried: Any = client
         self._uris: dict[str, str] = {}  # of the artifacts of runs that were seen
         self._params: dict[str, Mapping[str, Any]] = {}  # of variants that have logged nothing yet
@@ -368,12 +374,21 @@ class Store:
         """Raises `Damaged` where a file on a disk of this machine is not what its run recorded; those that a server
         keeps are checked when they are read."""
         if self._local(record.run_id) is not None:
-            for path in record.digests:
-                self.recorded(record, path)
+            for path, digest in record.digests.items():
+                self.file(record.run_id, path, digest)
 
     def recorded(self, record: Record, path: str) -> Path:
         """A file of a run. Raises `Damaged` where it is not what the run recorded."""
         return self.file(record.run_id, path, record.digests.get(path))
+
+    def needed(self, record: Record, path: str) -> Path:
+        """A file of a run that a sweep goes on from. Where it is not what the run recorded, closes that run, so that
+        the next sweep makes it anew, and raises `Damaged`."""
+        try:
+            return self.recorded(record, path)
+        except Damaged as why:
+            self.mark_damaged(record, str(why))
+            raise Damaged(f"{why}; the same command makes it anew") from None
 
     def search(self, where: str, most: int = 1000) -> list[Record]:
         """Runs of the experiment, newest first."""
@@ -417,9 +432,13 @@ class Store:
         except (Damaged, ValueError):
             return {}
 
+    @property
+    def is_server(self) -> bool:
+        return self.uri.startswith(("http://", "https://"))
+
     def url(self, run_id: str) -> str:
         """The run's page in the UI: that of the tracking server, or the one that `make ui` starts."""
-        server = self.uri if self.uri.startswith(("http://", "https://")) else LOCAL_UI
+        server = self.uri if self.is_server else LOCAL_UI
         return f"{server.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
     def _record(self, run: Any) -> Record:
@@ -446,7 +465,7 @@ class Store:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         repository = get_artifact_repository(self._artifacts_uri(run_id), tracking_uri=self.uri)
-        return _Patient(repository, self.retry_seconds)
+        return _Patient(repository, self.retry_seconds, self.uri)
 
     def _local(self, run_id: str) -> Path | None:
         """The folder of a run's artifacts, where it is one of this machine."""
@@ -521,7 +540,17 @@ def _why(error: BaseException) -> str:
         if isinstance(cause, sqlite3.Error):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
+    if "API request to" in str(error) and "failed with exception" in str(error):
+        return "no connection"
     return textwrap.shorten(reason(error).split(" Response body")[0], 200)
+
+
+def _may_be_sqlite(path: Path) -> bool:
+    """Whether SQLite would take the file; an empty one, and none, become a database."""
+    if not path.is_file():
+        return not path.exists()
+    with path.open("rb") as file:
+        return file.read(16) in (b"", b"SQLite format 3\0")
 
 
 def _sqlite_path(uri: str) -> Path | None:
@@ -587,23 +616,37 @@ def _lives(process: str) -> bool:
 
 
 class _Patient:
-    """A client whose calls are tried again, with growing pauses, while the store has a passing fault."""
+    """A client whose calls are tried again, with growing pauses, while the store has a passing fault. One that has been
+    waited for in vain is not waited for again until it answers."""
 
-    def __init__(self, client: Any, seconds: float) -> None:
-        self._client, self._seconds = client, seconds
+    _gone: ClassVar[set[str]] = set()
+
+    def __init__(self, client: Any, seconds: float, uri: str) -> None:
+        self._client, self._seconds, self._uri = client, seconds, uri
 
     def __getattr__(self, name: str) -> Any:
         return functools.partial(self._call, getattr(self._client, name))
 
     def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        started, pause = time.monotonic(), 0.5
+        started, pause, waited = time.monotonic(), 0.5, False
         while True:
             try:
-                return method(*arguments, **named)
+                answer = method(*arguments, **named)
+                self._gone.discard(self._uri)
+                if waited:
+                    log.info("the tracking store answers again")
+                return answer
             except Exception as error:
-                left = self._seconds - (time.monotonic() - started)
-                if not _passing(error) or left <= 0:
+                if not _passing(error):
                     raise
+                left = self._seconds - (time.monotonic() - started)
+                if left <= 0 or self._uri in self._gone:
+                    self._gone.add(self._uri)
+                    raise NoAnswer(
+                        f"tracking.uri={self._uri} has not answered for tracking.retry_seconds={self._seconds:g} "
+                        f"({_why(error)}); what is done is kept, and the same command goes on from there"
+                    ) from error
+                waited = True
                 log.warning("the tracking store does not answer (%s), trying again for %.0f s", _why(error), left)
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, 15)

@@ -126,13 +126,21 @@ def optimise(
         jit_compile=jit_compile,
     )
     shape = task.dataset.shape
-    batches = tf.data.Dataset.from_generator(
-        lambda: _training_batches(task, batch_size, epochs),
-        output_signature=(
-            tf.TensorSpec((batch_size, *shape), tf.float32),
-            tf.TensorSpec((batch_size,), tf.int64),
-        ),
-    ).prefetch(2)
+    options = tf.data.Options()
+    # There is nothing to tune, and the thread that would do it may sleep for up to a minute before it lets go of a
+    # training that is over (TensorFlow 2.21).
+    options.autotune.enabled = False
+    batches = (
+        tf.data.Dataset.from_generator(
+            lambda: _training_batches(task, batch_size, epochs),
+            output_signature=(
+                tf.TensorSpec((batch_size, *shape), tf.float32),
+                tf.TensorSpec((batch_size,), tf.int64),
+            ),
+        )
+        .prefetch(2)
+        .with_options(options)
+    )
     validation = _Validation(model, task, batch_size, steps, epochs, jit_compile, keep_best_from)
     # Validation first among the callbacks that see an epoch's end would measure weights that a mask has yet to zero.
     try:

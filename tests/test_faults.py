@@ -126,6 +126,9 @@ def test_a_damaged_artifact_is_found_and_made_again(place: Place, undisturbed: t
     (dense,) = store.search("tags.variant = 'none-none'")
     with store.file(dense.run_id, "predictions/test.npz").open("r+b") as predictions:
         predictions.truncate(500)
+    planned = place.run(*SMALL, "plan=true")
+    assert "to make: p1; to convert and evaluate: 2" in planned.stdout
+    assert set(by_status(place)) == {"FINISHED"}, "a plan writes nothing"
     done = place.run(*SMALL)
     assert done.returncode == 0, done.stderr
     assert "to make: p1; to convert and evaluate: 2" in done.stderr
@@ -316,6 +319,28 @@ def test_a_server_that_goes_and_comes_back_mid_sweep_costs_nothing(
     finally:
         server.stop()
     assert not (place.folder / "mlruns/mlflow.db").exists(), "all of it went through the server"
+
+
+def test_a_server_that_stays_away_is_waited_for_once_and_the_sweep_goes_on_later(
+    place: Place, undisturbed: tuple[Place, dict[str, str]]
+) -> None:
+    (place.folder / "server").mkdir()
+    server = Server(place.folder / "server", free_port(), f"sqlite:///{place.folder}/server/mlflow.db")
+    command = (*SMALL, "tracking=server", f"tracking.uri={server.uri}", "tracking.retry_seconds=2")
+    try:
+        process = start(place, *command)
+        wait_for(process, "train: small_cnn")
+        server.stop()
+        output, errors = process.communicate(timeout=600)
+        assert process.returncode == 1
+        assert f"tracking.uri={server.uri} has not answered for tracking.retry_seconds=2 (Connection refused)" in errors
+        assert "the same command goes on from there" in errors
+        assert "API request" not in output + errors
+        server.start()
+        assert place.run(*command).returncode == 0
+        assert on_server(server) == undisturbed[1]
+    finally:
+        server.stop()
 
 
 def test_a_server_that_does_not_answer_at_all_is_one_line(place: Place) -> None:

@@ -74,6 +74,22 @@ def test_a_store_that_cannot_be_written_is_one_line(place: Place) -> None:
     assert re.fullmatch(r"error: .*mlruns.*\n", done.stderr), done.stderr
 
 
+def test_a_file_that_is_no_store_is_one_line_and_gets_no_company(place: Place) -> None:
+    (place.folder / "notes.md").write_text("what the store should not be")
+    done = place.run("-m", "tracking.uri=sqlite:///notes.md", "plan=true")
+    assert done.returncode == 2
+    told = "tracking.uri=sqlite:///notes.md: notes.md is no SQLite database; takes one, or a new file"
+    assert done.stderr == f"error: {told}\n"
+    assert {file.name for file in place.folder.iterdir()} == {"notes.md", "mlruns"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="needs joblib")
+def test_no_workers_are_no_number_of_workers(place: Place) -> None:
+    done = place.run("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0", "plan=true")
+    assert done.returncode == 2
+    assert done.stderr == "error: hydra.launcher.n_jobs=0: takes a number of workers; -1 is one for each core\n"
+
+
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
 def test_a_launcher_that_is_not_installed_says_how_it_would_be(place: Place) -> None:
     done = place.run("-m", "hydra/launcher=ray")

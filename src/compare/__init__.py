@@ -23,7 +23,7 @@ from src.progress import Progress
 from src.recorded import COMPARISON
 from src.report import figures
 from src.report.page import page, sentence
-from src.tracking import AUDIT, LATENCY, MEASURED, Damaged, Record, Store, artifact_path, predictions_path
+from src.tracking import AUDIT, LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +91,9 @@ def show(closed: Closed, store: Store, parent: str) -> None:
             console.print(line, markup=False)
     settings = command.elsewhere(store.uri, store.experiment)
     ui = ["--backend-store-uri", store.uri] if any(part.startswith("tracking.uri=") for part in settings) else []
-    served = store.uri.startswith(("http://", "https://"))
     steps = {
         "report": str(closed.folder / REPORT),
-        "runs": store.url(parent) if served else _make("ui", ui),
+        "runs": store.url(parent) if store.is_server else _make("ui", ui),
         "choose": _make("pick", settings) if any(row.paired for row in rows) else "",
     }
     for step, how in steps.items():
@@ -144,7 +143,7 @@ def _training(
     test = {name: _predictions(record, "test", store) for name, record in records.items()}
     validation = {name: _predictions(record, "validation", store) for name, record in records.items()}
     rows = judge(rows, baseline, test, validation, data.classes, judged)
-    artifacts = {name: store.recorded(record, artifact_path(name)) for name, record in records.items()}
+    artifacts = {name: store.needed(record, artifact_path(name)) for name, record in records.items()}
     log.info("latency: %d artifacts in interleaved rounds, at most %.0f s", len(artifacts), how.seconds)
     measured = benchmark.measure(artifacts, baseline, how, Progress(log))
     for failure in measured.failures:
@@ -178,11 +177,7 @@ def _training(
 
 
 def _predictions(record: Record, split: str, store: Store) -> Predictions:
-    try:
-        return Predictions.load(store.recorded(record, predictions_path(split)))
-    except Damaged as why:
-        store.mark_damaged(record, str(why))
-        raise Damaged(f"{why}; the same command makes it anew") from None
+    return Predictions.load(store.needed(record, predictions_path(split)))
 
 
 def _row(entry: Entry, record: Record | None, store: Store) -> report.Row:

@@ -126,10 +126,7 @@ def _noise_floor(sweep: recorded.Sweep) -> float:
 
 
 def _correct(store: Store, row: Mapping[str, Any]) -> Any:
-    try:
-        return Predictions.load(store.recorded(store.get(row["run_id"]), predictions_path("test"))).correct
-    except Damaged as error:
-        raise UserError(str(error)) from None
+    return Predictions.load(recorded.file(store, store.get(row["run_id"]), predictions_path("test"))).correct
 
 
 def _table(changes: Sequence[Change], confidence: float) -> Table:

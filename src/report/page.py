@@ -52,7 +52,7 @@ def sentence(comparison: Comparison, judged: Compare) -> str:
         said = (
             f"No variant is sure to stay within {100 * margin:g} point{'s' * (margin != 0.01)} of the dense baseline "
             f"on the {numbers.images(seen.images, 'validation')}; nearest is {nearest.label}, which may lose up to "
-            f"{100 * seen.drop.high:.1f}"
+            f"{100 * seen.drop.high:.{1 if round(seen.drop.high, 3) > margin else 2}f}"
         )
         right = seen.both_right + seen.right_to_wrong
         surest = newcombe_paired(right, 0, 0, seen.images - right, judged.confidence).high
