@@ -546,11 +546,18 @@ def _why(error: BaseException) -> str:
 
 
 def _may_be_sqlite(path: Path) -> bool:
-    """Whether SQLite would take the file; an empty one, and none, become a database."""
-    if not path.is_file():
-        return not path.exists()
-    with path.open("rb") as file:
-        return file.read(16) in (b"", b"SQLite format 3\0")
+    """Whether SQLite would take the file; an empty one, and none, become a database. SQLite is asked, because to open
+    and close the file would drop the locks that it holds for this process."""
+    if not path.exists():
+        return True
+    if path.is_dir():
+        return False
+    with contextlib.closing(sqlite3.connect(path, timeout=0)) as database:
+        try:
+            database.execute("PRAGMA schema_version")
+        except sqlite3.DatabaseError as error:
+            return error.sqlite_errorcode != sqlite3.SQLITE_NOTADB
+    return True
 
 
 def _sqlite_path(uri: str) -> Path | None:
