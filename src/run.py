@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def multirun(sweeper: Any, arguments: list[str]) -> str | None:
     grid = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     overrides = OverridesParser.create(config_loader=loader).parse_overrides([*grid, *arguments])
     (lists,) = sweeper.split_arguments(overrides, None)
-    folder = Path(config.hydra.sweep.dir)
+    folder = _writable(Path(config.hydra.sweep.dir))
     done, parallel = 0, _parallel(config)
 
     def launch(jobs: Sequence[Job], parent_run: str) -> list[sweep.Outcome]:
@@ -84,6 +85,14 @@ def multirun(sweeper: Any, arguments: list[str]) -> str | None:
 
     compose = _composer(config.hydra.overrides.hydra)
     return sweep.run(lists, compose, launch, command=_command(), parallel=parallel)
+
+
+def _writable(folder: Path) -> Path:
+    """`folder`, which is made when there is something to put there."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"hydra.sweep.dir={folder}: {there} can't be written; takes a folder that can")
+    return folder
 
 
 def _quiet_logging() -> None:
@@ -196,7 +205,13 @@ def _log_file() -> Path:
 
 
 def _command() -> str:
-    return shlex.join(["python", "-m", "src.run", *sys.argv[1:]])
+    """What was typed, or would be: `make` takes the interpreter of an environment that need not be activated."""
+    python, found = Path(sys.executable), shutil.which("python")
+    if found and Path(found).parent == python.parent:
+        name = "python"
+    else:
+        name = str(python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python)
+    return shlex.join([name, "-m", "src.run", *sys.argv[1:]])
 
 
 # --- The command line ------------------------------------------------------------------------------------------

@@ -94,7 +94,8 @@ def run(
     store.end(parent, "FAILED" if closed.failed else "FINISHED")
     compare.show(closed, store, parent)
     if closed.failed:
-        raise Failed("\n".join(f"failed: {label}: {why}" for label, why in closed.failed.items()))
+        failed = [f"failed: {label}: {why}" for label, why in closed.failed.items()]
+        raise Failed("\n".join([*failed, "what is done is kept, and the same command does the rest"]))
     return parent
 
 
@@ -129,9 +130,8 @@ def _do(planned: Plan, store: Store, launch: Launch, parent: str) -> dict[str, O
                     outcomes[job.stage.key] = before
                 else:
                     ready.append(job)
-            log.info(
-                "wave %d of %d: %s", number, len(planned.waves), ", ".join(job.title for job in ready) or "nothing"
-            )
+            if ready:
+                log.info("wave %d of %d: %s", number, len(planned.waves), ", ".join(job.title for job in ready))
             for job, outcome in zip(ready, _launched(ready, store, launch, parent), strict=True):
                 outcomes[job.stage.key] = (
                     replace(outcome, error=f"{job.title}: {outcome.error}") if outcome.error else outcome

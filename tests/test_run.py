@@ -2,10 +2,14 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import Place
+from conftest import Place, environment
+
+from src import run
 
 
 def no_images(folder: Path) -> None:
@@ -37,6 +41,7 @@ WRONG = [
         ["hydra.sweep.dirr=x"],
         "hydra.sweep.dirr: no such key; did you mean hydra.sweep.dir? hydra.sweep takes dir, subdir",
     ),
+    (["-m", "hydra.sweep.dir=pictures/cat/notes.txt/x"], "hydra.sweep.dir=pictures/cat/notes.txt/x: "),
     (["hydra/launcher=nothing"], "hydra/launcher=nothing: no such option; takes one of basic"),
     (["model.preprocess.std=[1,0,1]"], "model.preprocess.std=0: takes a number above 0"),
     (["tracking=server"], "tracking.uri=null: takes sqlite:///FILE, or a server's http://HOST:PORT"),
@@ -109,15 +114,20 @@ except SystemExit as end:
 slow = {"tensorflow", "tf_keras", "mlflow"} & set(sys.modules)
 assert not slow, slow
 """
-    import subprocess
-    import sys
-
-    from conftest import environment
-
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=place.folder, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_that_goes_on_needs_no_activated_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    python = Path(sys.executable)
+    monkeypatch.setattr(sys, "argv", ["run.py", "-m", "experiment=smoke"])
+    monkeypatch.setenv("PATH", str(python.parent))
+    assert run._command() == "python -m src.run -m experiment=smoke"
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(python.parent.parent)
+    assert run._command() == f"bin/{python.name} -m src.run -m experiment=smoke"
 
 
 def test_help_shows_groups_options_and_examples(place: Place) -> None:

@@ -175,6 +175,7 @@ def test_a_failed_variant_leaves_the_others_and_is_named_with_its_reason(twelve)
     assert "Traceback" not in done.stderr
     assert "failed: p1-none: p1: ValueError: prune.layers takes none of the layers conv1" in done.stderr
     sweep = place.newest_sweep()
+    assert "the same command does the rest" in done.stderr
     assert sweep.status == "FAILED"
     assert {name: r.status for name, r in place.variants(sweep).items()} == {"none-none": "FINISHED"}
     assert "| p1-none | failed |" in sweep.tags["mlflow.note.content"]
@@ -197,3 +198,5 @@ def test_variants_that_differ_only_in_a_setting_have_names_of_their_own(twelve) 
         "none-fiq quant.representative_images=10",
         "none-fiq quant.representative_images=300",
     }
+    assert all(f"\nnone-fiq {images} " in done.stdout for images in (10, 300)), "in 80 columns"
+    assert "\nafter the names: quant.representative_images\n" in done.stdout

@@ -144,7 +144,8 @@ def _training(
     validation = {name: _predictions(record, "validation", store) for name, record in records.items()}
     rows = judge(rows, baseline, test, validation, data.classes, judged)
     artifacts = {name: store.needed(record, artifact_path(name)) for name, record in records.items()}
-    log.info("latency: %d artifacts in interleaved rounds, at most %.0f s", len(artifacts), how.seconds)
+    several = "1 artifact" if len(artifacts) == 1 else f"{len(artifacts)} artifacts in interleaved rounds"
+    log.info("latency: %s, at most %.0f s", several, how.seconds)
     measured = benchmark.measure(artifacts, baseline, how, Progress(log))
     for failure in measured.failures:
         rows[failure.name] = replace(rows[failure.name], failed=f"can't be run: {failure.reason}")

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.box import Box
@@ -14,25 +16,35 @@ from src.report.numbers import interval, percent, points, size, three, times
 from src.report.rows import Row, records
 
 HEADINGS = ("variant", "test %", "drop [95 %]", "verdict", "gzip", "smaller", "ms", "faster")
+SETTING = re.compile(r" ([\w.+~]+)=")  # in the name of a variant that shares the rest of it with another
 # A rule below the headings and nothing else: a column of air between columns is all that 80 columns leave.
 RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 
 
 def print_table(rows: Sequence[Row], console: Console, confidence: float) -> None:
-    """A table that fits 80 columns."""
-    headings = _headings(confidence)
+    """A table that fits 80 columns. Of settings in the names of variants only the values are shown where there is no
+    room for more, and the keys below."""
     for training in dict.fromkeys(row.training for row in rows):
-        table = Table(box=RULE, title=training or None, title_justify="left", show_edge=False, padding=0)
-        for heading in headings:
-            left = heading in ("variant", "verdict")
-            table.add_column(
-                heading, justify="left" if left else "right", no_wrap=heading != "variant", overflow="fold"
-            )
-        for row in rows:
-            if row.training == training:
-                style = "bold" if row.is_baseline else "red" if row.failed else None
-                table.add_row(*_cells(row), style=style)
+        of_training = [row for row in rows if row.training == training]
+        table, keys = _table(of_training, confidence), list[str]()
+        if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
+            keys = list(dict.fromkeys(", ".join(SETTING.findall(row.variant)) for row in of_training))
+            values = [replace(row, variant=SETTING.sub(" ", row.variant)) for row in of_training]
+            table = _table(values, confidence)
         console.print(table)
+        if told := "; ".join(filter(None, keys)):
+            console.print(f"after the names: {told}", markup=False)
+
+
+def _table(rows: Sequence[Row], confidence: float) -> Table:
+    title = rows[0].training or None
+    table = Table(box=RULE, title=title, title_justify="left", show_edge=False, padding=0)
+    for heading in _headings(confidence):
+        left = heading in ("variant", "verdict")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "variant", overflow="fold")
+    for row in rows:
+        table.add_row(*_cells(row), style="bold" if row.is_baseline else "red" if row.failed else None)
+    return table
 
 
 def markdown(rows: Sequence[Row], confidence: float) -> str:
