@@ -113,8 +113,8 @@ def test_an_interrupted_sweep_closes_its_runs_and_prints_how_to_go_on(place: Pla
     assert set(by_status(place)) == {"KILLED"}
 
 
-def test_a_damaged_artifact_is_found_and_made_again(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
-    assert place.run(*SMALL).returncode == 0
+def test_a_damaged_artifact_is_found_and_made_again(undisturbed: tuple[Place, dict[str, str]]) -> None:
+    place, expected = undisturbed
     store = place.store()
     p1 = next(record for record in store.search("tags.kind = 'stage'") if record.name == "p1")
     with store.file(p1.run_id, tracking.CHECKPOINT).open("r+b") as checkpoint:
@@ -134,7 +134,7 @@ def test_a_damaged_artifact_is_found_and_made_again(place: Place, undisturbed: t
     assert "to make: p1; to convert and evaluate: 2" in done.stderr
     told = f"none-none: run {dense.run_id}: predictions/test.npz is not what was recorded (its SHA-256 differs); it is"
     assert told in done.stderr
-    assert digests(place) == undisturbed[1]
+    assert digests(place) == expected
 
 
 def test_two_sweeps_at_once_do_each_stage_once(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
@@ -184,13 +184,9 @@ def test_reuse_can_be_refused(undisturbed: tuple[Place, dict[str, str]], reuse: 
     assert digests(place) == expected
 
 
-def test_what_does_not_matter_does_not_change_a_key(undisturbed: tuple[Place, dict[str, str]]) -> None:
-    place, _ = undisturbed
+def test_what_is_said_and_where_it_goes_does_not_change_a_key(undisturbed: tuple[Place, dict[str, str]]) -> None:
     same = ("benchmark.threads=2", "compare.margin=0.02", "hydra.verbose=true", "hydra.sweep.dir=mlruns/elsewhere")
-    assert "from earlier runs: 3" in place.run(*SMALL, "plan=true", *same).stdout
-    for other in ("seed=1", "train.learning_rate=0.003", "data.validation=0.2", "augment.shift=0.1"):
-        assert "to make: train, p1" in place.run(*SMALL, "plan=true", other).stdout, other
-    assert "to make: p1;" in place.run(*SMALL, "plan=true", "prune.frequency=5").stdout
+    assert "from earlier runs: 3" in undisturbed[0].run(*SMALL, "plan=true", *same).stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")

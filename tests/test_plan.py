@@ -1,9 +1,16 @@
-"""Names, baselines and waves of a sweep, from its overrides alone."""
+"""Names, baselines, waves and keys of a sweep, from its overrides alone."""
 
 import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
@@ -79,6 +86,131 @@ def test_settings_that_a_scheme_does_not_use_do_not_make_another_variant(compose
         "none-fiq quant.representative_images=10",
         "none-fiq quant.representative_images=20",
     ]
+
+
+# --- What is in a key --------------------------------------------------------------------------------------------
+
+VARIANT = ("experiment=smoke", "prune=p1", "quant=fiq")
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    assert before.keys() == after.keys() == {"train", "p1", "fiq"}
+    return [stage for stage in before if after[stage] != before[stage]]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed=1", ["train", "p1", "fiq"]),
+        ("train.epochs=9", ["train", "p1", "fiq"]),
+        ("train.learning_rate=0.003", ["train", "p1", "fiq"]),
+        ("model=resnet8", ["train", "p1", "fiq"]),
+        ("augment.shift=0.1", ["train", "p1", "fiq"]),
+        ("data.validation=0.2", ["train", "p1", "fiq"]),
+        ("prune.frequency=5", ["p1", "fiq"]),
+        ("quant.representative_images=7", ["fiq"]),
+        ("audit.compressors=[xz]", ["fiq"]),
+        ("benchmark.threads=2", []),
+        ("compare.margin=0.02", []),
+        ("reuse=none", []),
+        ("tracking.experiment=another", []),
+    ],
+)
+def test_a_setting_changes_the_keys_of_what_depends_on_it(
+    compose: plan.Compose, override: str, expected: list[str]
+) -> None:
+    before, after = (
+        {stage.name: stage.key for stage in plan.expand([overrides], compose)[-1].chain}
+        for overrides in (VARIANT, (*VARIANT, override))
+    )
+    assert changed(before, after) == expected
+
+
+KEYS = """
+import json, sys
+from hydra import initialize_config_dir
+from src import plan, run, stages
+with initialize_config_dir(str(run.CONF), version_base="1.3"):
+    compose = run._composer([])
+    for line in sys.stdin:
+        stages.code_version.cache_clear()
+        stages._versions.cache_clear()
+        chain = plan.expand([line.split()], compose)[-1].chain
+        print(json.dumps({stage.name: stage.key for stage in chain}), flush=True)
+"""
+
+
+class Copy:
+    """A copy of this project, with a folder of packages beside it, and a process that tells its keys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.packages = folder, folder / "packages"
+        self.packages.mkdir()
+        for part in ("src", "conf", "hydra_plugins"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", KEYS],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(self.packages), str(folder)])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.before = self.keys()
+
+    def keys(self) -> dict[str, str]:
+        assert self.process.stdin
+        assert self.process.stdout
+        print(*VARIANT, file=self.process.stdin, flush=True)
+        return dict(json.loads(self.process.stdout.readline()))
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    made = Copy(tmp_path_factory.mktemp("copy"))
+    yield made
+    made.process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "expected"),
+    [
+        ("train.py", "optimizers.Adam(", "optimizers.Nadam(", ["train", "p1", "fiq"]),
+        ("models/small_cnn.py", '"relu"', '"elu"', ["train", "p1", "fiq"]),
+        ("data/__init__.py", "- mean", "+ mean", ["train", "p1", "fiq"]),
+        ("prune.py", "PolynomialDecay(", "ConstantSparsity(", ["p1", "fiq"]),
+        ("convert.py", "batches(32", "batches(16", ["fiq"]),
+        ("evaluate.py", "argmax", "argmin", ["fiq"]),
+        ("convert.py", "int8 weights, activations", "other words", []),
+        ("models/resnet8.py", "layers.ReLU", "layers.ELU", []),
+        ("compare/__init__.py", "def close", "def end", []),
+    ],
+)
+def test_code_changes_the_keys_of_what_it_makes(
+    copy: Copy, file: str, before: str, after: str, expected: list[str]
+) -> None:
+    code = copy.folder / "src" / file
+    text = code.read_text()
+    assert before in text
+    code.write_text(text.replace(before, after))
+    try:
+        assert changed(copy.before, copy.keys()) == expected
+    finally:
+        code.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("library", "expected"),
+    [("numpy", ["train", "p1", "fiq"]), ("tensorflow", ["train", "p1", "fiq"]), ("mlflow", []), ("rich", [])],
+)
+def test_libraries_that_matter_change_the_keys(copy: Copy, library: str, expected: list[str]) -> None:
+    described = copy.packages / f"{library}-999.0.dist-info/METADATA"
+    described.parent.mkdir()
+    described.write_text(f"Metadata-Version: 2.1\nName: {library}\nVersion: 999.0\n")
+    try:
+        assert changed(copy.before, copy.keys()) == expected
+    finally:
+        shutil.rmtree(described.parent)
 
 
 @pytest.mark.parametrize(
