@@ -48,7 +48,7 @@ def recorded(tiny: Path, spent: dict[str, float]) -> sweep.Launch:
             tags |= {"parent_key": job.stage.parent.key} if job.stage.parent else {}
             params = {"model": job.variant.config.model.name, "seed": job.variant.config.seed}
             with (
-                store.alone(job.stage.key),
+                store.alone(job.stage.key, job.title),
                 tempfile.TemporaryDirectory() as scratch,
                 store.run(kind, job.title, tags=tags, params=params, parent=parent) as run_id,
             ):

@@ -3,7 +3,7 @@
 import logging
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -121,9 +121,9 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
     done: dict[str, Record] = {}
     damaged: list[tuple[Record, str]] = []
     if store and reuse != "none":
-        done |= _intact(store, store.finished("stage", checkpoints), damaged)
+        done |= _intact(store, "stage", checkpoints, damaged)
     if store and reuse == "all":
-        done |= _intact(store, store.finished("variant", [v.stage.key for v in variants]), damaged)
+        done |= _intact(store, "variant", [v.stage.key for v in variants], damaged)
     earlier = _earlier_seconds_an_image(store) if store else {}
     waves: list[dict[str, Job]] = []
     for variant in variants:
@@ -204,16 +204,22 @@ def group_of(override: str) -> str:
     return override.split("=")[0].lstrip("+~").split(".")[0]
 
 
-def _intact(store: Store, found: Mapping[str, Record], damaged: list[tuple[Record, str]]) -> dict[str, Record]:
-    """Those whose files are what was recorded; the others are added to `damaged`."""
-    intact = {}
-    for key, record in found.items():
-        try:
-            store.check_local(record)
-            intact[key] = record
-        except Damaged as why:
-            log.warning("%s: %s; it is made anew when it is needed", record.name, why)
-            damaged.append((record, str(why)))
+def _intact(store: Store, kind: str, keys: Iterable[str], damaged: list[tuple[Record, str]]) -> dict[str, Record]:
+    """The newest run of each of `keys` whose files are what was recorded; the others are added to `damaged`."""
+    intact: dict[str, Record] = {}
+    left, passed_over = list(keys), set[str]()
+    while left:
+        found = store.finished(kind, left, but=passed_over)
+        left = []
+        for key, record in found.items():
+            try:
+                store.check_local(record)
+                intact[key] = record
+            except Damaged as why:
+                log.warning("%s: %s; it is not used", record.name, why)
+                damaged.append((record, str(why)))
+                passed_over.add(record.run_id)
+                left.append(key)
     return intact
 
 

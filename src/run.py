@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,8 +91,13 @@ def multirun(sweeper: Any, arguments: list[str]) -> str | None:
 def _writable(folder: Path) -> Path:
     """`folder`, which is made when there is something to put there."""
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(f"hydra.sweep.dir={folder}: {there} can't be written; takes a folder that can")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"hydra.sweep.dir={folder}: {there} can't be written ({error.strerror}); takes a folder that can"
+        ) from None
     return folder
 
 

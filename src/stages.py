@@ -175,7 +175,10 @@ def perform(request: Request, store: Store) -> str:
     """
     stage, sweep, reuse = request.stage, request.parent_run, request.config.reuse
     kind, work = ("variant", _measured_artifact) if stage.group == "quant" else ("stage", _checkpoint)
-    with store.alone(stage.key), backend.share_of_cores(request.config.sweep.parallel):
+    with (
+        store.alone(stage.key, request.variant if kind == "variant" else stage.name),
+        backend.share_of_cores(request.config.sweep.parallel),
+    ):
         usable = reuse == "all" or (reuse == "stages" and kind == "stage")
         if found := store.finished(kind, [stage.key], None if usable else sweep).get(stage.key):
             if kind == "stage" or found.tags.get("sweep") == sweep:

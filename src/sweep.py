@@ -16,8 +16,9 @@ from rich.console import Console
 
 from src import compare, interrupt, plan, stages
 from src.plan import Job, Plan, Variant
+from src.progress import Progress
 from src.stages import Request
-from src.tracking import Damaged, Store, reason, store_exists
+from src.tracking import Damaged, Record, Store, reason, store_exists
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def run(
     compare.show(closed, store, parent)
     if closed.failed:
         failed = [f"failed: {label}: {why}" for label, why in closed.failed.items()]
-        raise Failed("\n".join([*failed, "what is done is kept, and the same command does the rest"]))
+        raise Failed("\n".join([*failed, "what is done is kept, and the same command tries the rest again"]))
     return parent
 
 
@@ -118,9 +119,12 @@ def launch_here(log_file: Path) -> Launch:
 
 def _do(planned: Plan, store: Store, launch: Launch, parent: str) -> dict[str, Outcome]:
     """Runs the waves; gives the outcome of each stage by its key."""
-    outcomes = {
-        v.stage.key: _adopted(v, planned, store, parent) for v in planned.variants if v.stage.key in planned.done
-    }
+    outcomes: dict[str, Outcome] = {}
+    reused = [v for v in planned.variants if v.stage.key in planned.done]
+    progress = Progress(log)
+    for i, variant in enumerate(reused, start=1):
+        outcomes[variant.stage.key] = _adopted(variant, planned.done[variant.stage.key], store, parent)
+        progress(i / len(reused), f"{i} of {len(reused)} variants from earlier runs", last=i == len(reused))
     with _Watch(store, parent, planned.jobs):
         for number, wave in enumerate(planned.waves, start=1):
             ready = []
@@ -139,12 +143,16 @@ def _do(planned: Plan, store: Store, launch: Launch, parent: str) -> dict[str, O
     return outcomes
 
 
-def _adopted(variant: Variant, planned: Plan, store: Store, parent: str) -> Outcome:
-    record = planned.done[variant.stage.key]
+def _adopted(variant: Variant, record: Record, store: Store, parent: str) -> Outcome:
+    """The variant from an earlier run. What a server keeps is checked only here: `record` may turn out damaged, and so
+    may the runs before it."""
     try:
         return Outcome(store.adopt(record, variant.name, parent))
     except Damaged as why:
         store.mark_damaged(record, str(why))
+        if earlier := store.finished("variant", [variant.stage.key]).get(variant.stage.key):
+            log.warning("%s: %s; it is not used", variant.label, why)
+            return _adopted(variant, earlier, store, parent)
         return Outcome(None, f"{why}; the same command makes it anew")
 
 

@@ -22,7 +22,7 @@ import tempfile
 import textwrap
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,14 @@ def check_writable(tracking: Tracking) -> None:
     """Raises `UserError` where a SQLite store can't be written, before anything that takes time."""
     path = _sqlite_path(tracking.uri)
     if path is None:
-        if urlparse(tracking.uri).scheme not in ("http", "https", "postgresql", "mysql", "mssql", "sqlite"):
+        if urlparse(tracking.uri).scheme.partition("+")[0] not in (
+            "http",
+            "https",
+            "postgresql",
+            "mysql",
+            "mssql",
+            "sqlite",
+        ):
             raise UserError(
                 f"tracking.uri={tracking.uri}: takes sqlite:///FILE, a database such as postgresql://…, or a tracking "
                 "server's http(s)://…"
@@ -112,16 +119,15 @@ def check_writable(tracking: Tracking) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.parent / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
         # Not by opening it: to close it would drop the locks that SQLite holds for this process.
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     except OSError as error:
+        there = path if error.filename == str(path) else path.parent
         raise UserError(
-            f"tracking.uri={tracking.uri}: {error.filename or path.parent} can't be written ({error.strerror}); "
-            "takes a place that can"
+            f"tracking.uri={tracking.uri}: {there} can't be written ({error.strerror}); takes a place that can"
         ) from None
 
 
@@ -158,6 +164,11 @@ class Store:
                         database.execute("PRAGMA journal_mode=WAL")
                 if path:
                     _settle_at_exit(path.absolute())
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"tracking.uri={tracking.uri}: takes the package {error.name}, which is not installed; "
+                "postgresql+psycopg2://… takes make setup EXTRAS=dev,postgres"
+            ) from error
         except (MlflowException, SQLAlchemyError) as error:
             raise UserError(
                 f"tracking.uri={tracking.uri}: does not answer ({_why(error)}); takes a tracking store that answers"
@@ -235,12 +246,13 @@ class Store:
         """Closes a FINISHED run as FAILED, so that its stage runs again."""
         self.end(record.run_id, "FAILED", error=why)
 
-    def alone(self, key: str) -> contextlib.AbstractContextManager[None]:
-        """Holds the stage `key` of this store for one process of this machine at a time."""
-        name = hashlib.sha256(f"{self.uri} {self.experiment} {key}".encode()).hexdigest()[:32]
+    def alone(self, key: str, name: str) -> contextlib.AbstractContextManager[None]:
+        """Holds the stage `key` of this store for one process of this machine at a time; `name` says in the log what
+        another one has."""
+        file = hashlib.sha256(f"{self.uri} {self.experiment} {key}".encode()).hexdigest()[:32]
         folder = Path(tempfile.gettempdir()) / f"compression-locks-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        return _alone(folder / name)
+        return _alone(folder / file, f"{name}: another sweep is at it; waiting until it is done")
 
     def log(
         self,
@@ -345,8 +357,11 @@ class Store:
 
     # --- Reading ---
 
-    def finished(self, kind: str, keys: Iterable[str], sweep: str | None = None) -> dict[str, Record]:
-        """The newest FINISHED run of each of `keys` that has one; of `sweep` only, where it is given."""
+    def finished(
+        self, kind: str, keys: Iterable[str], sweep: str | None = None, but: Collection[str] = ()
+    ) -> dict[str, Record]:
+        """The newest FINISHED run of each of `keys` that has one, runs `but` left out; of `sweep` only, where it is
+        given."""
         wanted = list(dict.fromkeys(keys))
         where = f"tags.kind = '{kind}' and attributes.status = 'FINISHED'"
         if sweep:
@@ -355,10 +370,12 @@ class Store:
         if len(wanted) > 50:
             found: dict[str, Record] = {}
             for record in self.search(where, most=1_000_000):
-                found.setdefault(record.tags.get("key", ""), record)
+                if record.run_id not in but:
+                    found.setdefault(record.tags.get("key", ""), record)
             return {key: found[key] for key in wanted if key in found}
-        newest = {key: self.search(f"{where} and tags.key = '{key}'", 1) for key in wanted}
-        return {key: records[0] for key, records in newest.items() if records}
+        newest = {key: self.search(f"{where} and tags.key = '{key}'", 1 + len(but)) for key in wanted}
+        sound = {key: [record for record in records if record.run_id not in but] for key, records in newest.items()}
+        return {key: records[0] for key, records in sound.items() if records}
 
     def progress(self, sweep: str) -> dict[str, list[str]]:
         """The names of a sweep's runs by status; those that it took over from earlier sweeps left out."""
@@ -527,6 +544,8 @@ def sha256(file: Path) -> str:
 def reason(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
+    if isinstance(error, UserError | Damaged | NoAnswer):
+        return text
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 
@@ -592,8 +611,8 @@ def _settle_at_exit(path: Path) -> None:
 
 
 @contextmanager
-def _alone(lock: Path | None) -> Iterator[None]:
-    """One process of this machine at a time, for as long as it lives at most.
+def _alone(lock: Path | None, waiting: str = "") -> Iterator[None]:
+    """One process of this machine at a time, for as long as it lives at most; one that has to wait says `waiting`.
 
     Several that create a fresh SQLite store at once fail (MLflow 3).
     """
@@ -601,7 +620,12 @@ def _alone(lock: Path | None) -> Iterator[None]:
         yield
         return
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                log.info("%s", waiting)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

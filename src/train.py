@@ -265,6 +265,8 @@ class _Validation:
             self._say(f"step {step + 1}/{self.steps}  loss {logs['loss']:.3f}", (step + 1) / self.steps)
 
     def _end(self, epoch: int, logs: dict[str, float]) -> None:
+        if not np.isfinite(logs["loss"]):
+            raise UserError(f"diverged: the loss of epoch {epoch + 1} is not finite; takes a smaller learning_rate")
         share = accuracy(self.predict, self.task.dataset.validation, self.task.preprocess, self.batch_size)
         earlier = [e["validation_accuracy"] for e in self.history[self.keep_best_from :]]
         if epoch <= self.keep_best_from or share > max(earlier):

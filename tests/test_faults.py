@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,25 +114,31 @@ def test_an_interrupted_sweep_closes_its_runs_and_prints_how_to_go_on(place: Pla
     assert set(by_status(place)) == {"KILLED"}
 
 
-def test_a_damaged_artifact_is_found_and_made_again(undisturbed: tuple[Place, dict[str, str]]) -> None:
+def test_damaged_artifacts_are_found_and_made_again_or_taken_from_an_earlier_run(
+    undisturbed: tuple[Place, dict[str, str]],
+) -> None:
     place, expected = undisturbed
+    assert place.run(*SMALL).returncode == 0
     store = place.store()
     p1 = next(record for record in store.search("tags.kind = 'stage'") if record.name == "p1")
     with store.file(p1.run_id, tracking.CHECKPOINT).open("r+b") as checkpoint:
         checkpoint.truncate(1000)
-    for record in store.search("tags.variant = 'p1-fiq'"):
+    copies = store.search("tags.variant = 'p1-fiq'")
+    assert len(copies) > 1
+    for record in copies:
         with store.file(record.run_id, "model/p1-fiq.tflite").open("r+b") as artifact:
             artifact.seek(2000)
             artifact.write(b"\xff\x00\xff")
-    (dense,) = store.search("tags.variant = 'none-none'")
+    dense, earlier, *_ = store.search("tags.variant = 'none-none'")
     with store.file(dense.run_id, "predictions/test.npz").open("r+b") as predictions:
         predictions.truncate(500)
     planned = place.run(*SMALL, "plan=true")
-    assert "to make: p1; to convert and evaluate: 2" in planned.stdout
+    assert "to make: p1; to convert and evaluate: 1; from earlier runs: 2" in planned.stdout
+    assert f"none-none  run {earlier.run_id}" in planned.stdout
     assert set(by_status(place)) == {"FINISHED"}, "a plan writes nothing"
     done = place.run(*SMALL)
     assert done.returncode == 0, done.stderr
-    assert "to make: p1; to convert and evaluate: 2" in done.stderr
+    assert "to make: p1; to convert and evaluate: 1; from earlier runs: 2" in done.stderr
     told = f"none-none: run {dense.run_id}: predictions/test.npz is not what was recorded (its SHA-256 differs); it is"
     assert told in done.stderr
     assert digests(place) == expected
@@ -148,6 +155,24 @@ def test_two_sweeps_at_once_do_each_stage_once(place: Place, undisturbed: tuple[
     for sweep in sweeps:
         found = {name: record.tags["digest"] for name, record in place.variants(sweep).items()}
         assert found == undisturbed[1]
+
+
+def test_who_waits_for_another_sweep_says_for_what(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "src.tracking")
+    store, got_it = place.store(), threading.Event()
+
+    def wait() -> None:
+        with store.alone("key", "p1"):
+            got_it.set()
+
+    waiting = threading.Thread(target=wait)
+    with store.alone("key", "p1"):
+        waiting.start()
+        while "p1: another sweep is at it; waiting until it is done" not in caplog.text:
+            assert waiting.is_alive()
+        assert not got_it.is_set()
+    waiting.join()
+    assert got_it.is_set()
 
 
 def test_the_plan_is_shown_and_nothing_is_run(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:

@@ -19,6 +19,7 @@ from src.config import (
     Preprocess,
     Quantization,
     Train,
+    UserError,
     check,
 )
 from src.data import digits
@@ -107,6 +108,14 @@ def test_the_mask_is_the_one_of_tfmot() -> None:
         schedule = pruning_schedule.ConstantSparsity(sparsity, 0)
         theirs = pruning_impl.Pruning(lambda: 0, [], schedule, (1, 1), "AVG")._update_mask(weights)[1]
         np.testing.assert_array_equal(prune.mask(weights.numpy(), sparsity), theirs)
+
+
+def test_a_training_that_diverges_is_no_result(task: train.Task, tmp_path: Path) -> None:
+    shape, classes = task.dataset.shape, len(task.dataset.classes)
+    wild = Train(epochs=2, batch_size=64, learning_rate=1e30)
+    with pytest.raises(UserError, match="diverged: the loss of epoch 1 is not finite"):
+        train.fit(wild, lambda: small_cnn.build(Architecture(), shape, classes), task, tmp_path / "model.h5")
+    assert not (tmp_path / "model.h5").exists()
 
 
 def test_a_policy_that_takes_no_layer_is_refused(task: train.Task, trained: Path, tmp_path: Path) -> None:

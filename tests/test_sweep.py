@@ -175,7 +175,7 @@ def test_a_failed_variant_leaves_the_others_and_is_named_with_its_reason(twelve)
     assert "Traceback" not in done.stderr
     assert "failed: p1-none: p1: ValueError: prune.layers takes none of the layers conv1" in done.stderr
     sweep = place.newest_sweep()
-    assert "the same command does the rest" in done.stderr
+    assert "the same command tries the rest again" in done.stderr
     assert sweep.status == "FAILED"
     assert {name: r.status for name, r in place.variants(sweep).items()} == {"none-none": "FINISHED"}
     assert "| p1-none | failed |" in sweep.tags["mlflow.note.content"]
