@@ -37,6 +37,7 @@ from src.tracking import (
     artifact_path,
     predictions_path,
     sha256,
+    working,
 )
 from src.train import Task
 
@@ -177,6 +178,7 @@ def perform(request: Request, store: Store) -> str:
     kind, work = ("variant", _measured_artifact) if stage.group == "quant" else ("stage", _checkpoint)
     with (
         store.alone(stage.key, request.variant if kind == "variant" else stage.name),
+        working(),
         backend.share_of_cores(request.config.sweep.parallel),
     ):
         usable = reuse == "all" or (reuse == "stages" and kind == "stage")

@@ -250,9 +250,7 @@ class Store:
         """Holds the stage `key` of this store for one process of this machine at a time; `name` says in the log what
         another one has."""
         file = hashlib.sha256(f"{self.uri} {self.experiment} {key}".encode()).hexdigest()[:32]
-        folder = Path(tempfile.gettempdir()) / f"compression-locks-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return _alone(folder / file, f"{name}: another sweep is at it; waiting until it is done")
+        return _alone(_locks() / file, f"{name}: another sweep is at it; waiting until it is done")
 
     def log(
         self,
@@ -610,9 +608,26 @@ def _settle_at_exit(path: Path) -> None:
     atexit.register(settle)
 
 
+def working() -> contextlib.AbstractContextManager[None]:
+    """Held by every process of this machine that does a stage; waits while latency is measured."""
+    return _alone(_locks() / "quiet", "another sweep measures latency; waiting until it is done", fcntl.LOCK_SH)
+
+
+def in_quiet() -> contextlib.AbstractContextManager[None]:
+    """Held by the one process of this machine that measures latency; waits until no process does a stage."""
+    return _alone(_locks() / "quiet", "latency is measured in quiet; waiting for the stage that another sweep is at")
+
+
+def _locks() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"compression-locks-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 @contextmanager
-def _alone(lock: Path | None, waiting: str = "") -> Iterator[None]:
+def _alone(lock: Path | None, waiting: str = "", how: int = fcntl.LOCK_EX) -> Iterator[None]:
     """One process of this machine at a time, for as long as it lives at most; one that has to wait says `waiting`.
+    With `how` LOCK_SH together with others that ask likewise.
 
     Several that create a fresh SQLite store at once fail (MLflow 3).
     """
@@ -621,11 +636,11 @@ def _alone(lock: Path | None, waiting: str = "") -> Iterator[None]:
         return
     with lock.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, how | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting:
                 log.info("%s", waiting)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, how)
         yield
 
 

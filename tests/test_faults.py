@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -157,20 +158,41 @@ def test_two_sweeps_at_once_do_each_stage_once(place: Place, undisturbed: tuple[
         assert found == undisturbed[1]
 
 
-def test_who_waits_for_another_sweep_says_for_what(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("stage", "stage", "p1: another sweep is at it; waiting until it is done"),
+        ("working", "in_quiet", "latency is measured in quiet; waiting for the stage that another sweep is at"),
+        ("in_quiet", "working", "another sweep measures latency; waiting until it is done"),
+        ("in_quiet", "in_quiet", "latency is measured in quiet; waiting"),
+        ("working", "working", None),
+    ],
+)
+def test_who_waits_for_another_sweep_says_for_what(
+    place: Place,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    second: str,
+    said: str | None,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(place.folder))  # apart from sweeps that run on this machine
     caplog.set_level("INFO", "src.tracking")
     store, got_it = place.store(), threading.Event()
+    held = {"stage": lambda: store.alone("key", "p1"), "working": tracking.working, "in_quiet": tracking.in_quiet}
 
     def wait() -> None:
-        with store.alone("key", "p1"):
+        with held[second]():
             got_it.set()
 
     waiting = threading.Thread(target=wait)
-    with store.alone("key", "p1"):
+    with held[first]():
         waiting.start()
-        while "p1: another sweep is at it; waiting until it is done" not in caplog.text:
+        if said is None:
+            assert got_it.wait(60)
+        while said and said not in caplog.text:
             assert waiting.is_alive()
-        assert not got_it.is_set()
+        assert got_it.is_set() == (said is None)
     waiting.join()
     assert got_it.is_set()
 
