@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from src import locks
 from src.config import UserError
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,7 @@ def share_of_cores(parallel: int) -> Iterator[None]:
 
 def _free_slot(slots: int, held: contextlib.ExitStack) -> int:
     """A slot that no other process holds; the last one if all are held. It is let go of when `held` closes."""
-    folder = Path(tempfile.gettempdir()) / f"compression-cores-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = locks.folder("cores")
     for slot in range(slots):
         file = held.enter_context((folder / str(slot)).open("w"))
         try:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from src import audit, backend, benchmark, serving
+from src import audit, backend, benchmark, locks, serving
 from src.config import Config, Step, UserError, canonical, plain
 from src.data import Dataset
 from src.evaluate import Predictions, predict
@@ -37,7 +37,6 @@ from src.tracking import (
     artifact_path,
     predictions_path,
     sha256,
-    working,
 )
 from src.train import Task
 
@@ -178,7 +177,7 @@ def perform(request: Request, store: Store) -> str:
     kind, work = ("variant", _measured_artifact) if stage.group == "quant" else ("stage", _checkpoint)
     with (
         store.alone(stage.key, request.variant if kind == "variant" else stage.name),
-        working(),
+        locks.working(),
         backend.share_of_cores(request.config.sweep.parallel),
     ):
         usable = reuse == "all" or (reuse == "stages" and kind == "stage")

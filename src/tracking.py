@@ -8,7 +8,6 @@ import atexit
 import contextlib
 import copy
 import errno
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlparse
 
+from src import locks
 from src.config import Tracking, UserError
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,8 @@ class Store:
         try:
             if path and not _may_be_sqlite(path):
                 raise UserError(f"tracking.uri={tracking.uri}: {path} is no SQLite database; takes one, or a new file")
-            with _alone(path.with_suffix(".lock") if path else None):
+            # Several that create a fresh SQLite store at once fail (MLflow 3).
+            with locks.alone(path.with_suffix(".lock")) if path else contextlib.nullcontext():
                 fresh = path is not None and not path.exists()
                 client = MlflowClient(tracking.uri)
                 experiment = client.get_experiment_by_name(tracking.experiment)
@@ -250,7 +251,7 @@ class Store:
         """Holds the stage `key` of this store for one process of this machine at a time; `name` says in the log what
         another one has."""
         file = hashlib.sha256(f"{self.uri} {self.experiment} {key}".encode()).hexdigest()[:32]
-        return _alone(_locks() / file, f"{name}: another sweep is at it; waiting until it is done")
+        return locks.alone(locks.folder("locks") / file, f"{name}: another sweep is at it; waiting until it is done")
 
     def log(
         self,
@@ -606,42 +607,6 @@ def _settle_at_exit(path: Path) -> None:
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     atexit.register(settle)
-
-
-def working() -> contextlib.AbstractContextManager[None]:
-    """Held by every process of this machine that does a stage; waits while latency is measured."""
-    return _alone(_locks() / "quiet", "another sweep measures latency; waiting until it is done", fcntl.LOCK_SH)
-
-
-def in_quiet() -> contextlib.AbstractContextManager[None]:
-    """Held by the one process of this machine that measures latency; waits until no process does a stage."""
-    return _alone(_locks() / "quiet", "latency is measured in quiet; waiting for the stage that another sweep is at")
-
-
-def _locks() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"compression-locks-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def _alone(lock: Path | None, waiting: str = "", how: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """One process of this machine at a time, for as long as it lives at most; one that has to wait says `waiting`.
-    With `how` LOCK_SH together with others that ask likewise.
-
-    Several that create a fresh SQLite store at once fail (MLflow 3).
-    """
-    if lock is None:
-        yield
-        return
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting:
-                log.info("%s", waiting)
-            fcntl.flock(file, how)
-        yield
 
 
 def _process(pid: int | None = None) -> str:

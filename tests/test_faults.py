@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import Place, environment
 
-from src import tracking
+from src import locks, tracking
 from src.config import Tracking
 
 SMALL = (
@@ -177,9 +177,9 @@ def test_who_waits_for_another_sweep_says_for_what(
     said: str | None,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(place.folder))  # apart from sweeps that run on this machine
-    caplog.set_level("INFO", "src.tracking")
+    caplog.set_level("INFO", "src.locks")
     store, got_it = place.store(), threading.Event()
-    held = {"stage": lambda: store.alone("key", "p1"), "working": tracking.working, "in_quiet": tracking.in_quiet}
+    held = {"stage": lambda: store.alone("key", "p1"), "working": locks.working, "in_quiet": locks.in_quiet}
 
     def wait() -> None:
         with held[second]():

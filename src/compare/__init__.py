@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from src import benchmark, command, report, stages, stats
+from src import benchmark, command, locks, report, stages, stats
 from src.audit import Layer
 from src.compare import conditions
 from src.compare.effects import damaged, effects
@@ -23,7 +23,7 @@ from src.progress import Progress
 from src.recorded import COMPARISON
 from src.report import figures
 from src.report.page import page, sentence
-from src.tracking import AUDIT, LATENCY, MEASURED, Record, Store, artifact_path, in_quiet, predictions_path
+from src.tracking import AUDIT, LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _training(
     rows = judge(rows, baseline, test, validation, data.classes, judged)
     artifacts = {name: store.needed(record, artifact_path(name)) for name, record in records.items()}
     several = "1 artifact" if len(artifacts) == 1 else f"{len(artifacts)} artifacts in interleaved rounds"
-    with in_quiet():
+    with locks.in_quiet():
         log.info("latency: %s, at most %.0f s", several, how.seconds)
         measured = benchmark.measure(artifacts, baseline, how, Progress(log))
     for failure in measured.failures:

@@ -7,7 +7,6 @@ it, so that a damaged or half-written file costs decoding and never a wrong pixe
 """
 
 import errno
-import fcntl
 import functools
 import hashlib
 import logging
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src import locks
 from src.config import UserError
 from src.data.decode import MAX_BYTES, UnreadableError
 
@@ -392,13 +392,8 @@ def _locked(path: Path) -> Iterator[None]:
             f"data.cache={path.parent}: {error.strerror}; takes a folder that can be written, or null"
         ) from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process is reading the same images; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a network file system without locks: two builds at once cost time, nothing else
-            pass
+        with suppress(OSError):  # on a network file system without locks two builds at once cost time only
+            locks.wait_for(file, "another process is reading the same images; waiting for it")
         yield
 
 
