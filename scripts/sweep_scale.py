@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from hydra import initialize_config_dir
 
-from src import compare, plan, run, stages, sweep
+from src import compare, plan, stages, sweep
+from src.cli.compose import CONF, composer
 from src.evaluate import Predictions
 from src.tracking import AUDIT, CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
 
@@ -105,9 +106,9 @@ def measure(models: int, tiny: Path) -> dict[str, float]:
     with (
         tempfile.TemporaryDirectory() as folder,
         chdir(folder),
-        initialize_config_dir(str(run.CONF), version_base="1.3"),
+        initialize_config_dir(str(CONF), version_base="1.3"),
     ):
-        sweep.run([[*o, *settings] for o in overrides], run._composer([]), recorded(tiny, spent), command="scale")
+        sweep.run([[*o, *settings] for o in overrides], composer([]), recorded(tiny, spent), command="scale")
     spent["closing"] -= spent["latency (its own budget)"]
     return spent
 

@@ -1,15 +1,11 @@
 """`python -m src.run`: one variant beside its dense baseline, or with `-m` a sweep of them.
 
-Validate → plan → stages in waves → latency → comparison. Only this module and `hydra_plugins` know Hydra.
+Validate → plan → stages in waves → latency → comparison. Only this module, `src.cli` and `hydra_plugins` know Hydra.
 """
 
-import contextlib
 import datetime
-import difflib
-import functools
 import logging
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -20,27 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
-from hydra.conf import HydraConf
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException, MissingConfigException
-from hydra.types import RunMode
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src import interrupt, stages, sweep
-from src.config import Config, UserError, load
-from src.plan import Compose, Job, group_of
-from src.tracking import Store, check_writable, reason
+from src.cli.answers import in_one_line, refuse_null_options
+from src.cli.compose import CONF, checked, composer
+from src.config import Config, UserError
+from src.plan import Job
+from src.tracking import Store, reason
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
-LAUNCHERS = ("joblib", "ray", "submitit")  # extras of the environment
 ERRORS = Path("mlruns/hydra/errors.log")
 _errors: list[Exception] = []
-_INTERPOLATED = "any value is interpolated"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -49,11 +40,11 @@ def task(composed: DictConfig) -> Any:
     _quiet_logging()
     if composed.sweep.stage:
         settings: Any = OmegaConf.to_container(composed, resolve=True)
-        return _job(_checked(settings, HydraConfig.get().runtime.choices))
+        return _job(checked(settings, HydraConfig.get().runtime.choices))
     overrides = HydraConfig.get().overrides
     try:
         launch = sweep.launch_here(_log_file())
-        return sweep.run([list(overrides.task)], _composer(overrides.hydra), launch, command=_command())
+        return sweep.run([list(overrides.task)], composer(overrides.hydra), launch, command=_command())
     except Exception as error:
         # Raised, Hydra would print a line of its own above ours.
         _errors.append(error)
@@ -84,7 +75,7 @@ def multirun(sweeper: Any, arguments: list[str]) -> str | None:
             done += len(batch[start : start + size])
         return [_outcome(returned) for returned in returns]
 
-    compose = _composer(config.hydra.overrides.hydra)
+    compose = composer(config.hydra.overrides.hydra)
     return sweep.run(lists, compose, launch, command=_command(), parallel=parallel)
 
 
@@ -150,62 +141,6 @@ def _outcome(returned: JobReturn) -> sweep.Outcome:
     return sweep.Outcome(None, reason(error))
 
 
-def _composer(hydra_overrides: Sequence[str]) -> Compose:
-    """Composes as Hydra would, but what is overridden in each section of the config once, however many variants it is
-    part of: Hydra takes some 100 ms for a config."""
-    loader = GlobalHydra.instance().config_loader()
-
-    @functools.cache
-    def whole(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
-        composed = loader.load_configuration("config", [*hydra_overrides, *overrides], run_mode=RunMode.RUN)
-        tasks = OmegaConf.create({str(key): composed[key] for key in composed if key != "hydra"})
-        settings: Any = OmegaConf.to_container(tasks, resolve=True)
-        settings[_INTERPOLATED] = "${" in OmegaConf.to_yaml(tasks)
-        return settings, OmegaConf.to_container(composed.hydra.runtime.choices)  # type: ignore[return-value]
-
-    @functools.cache
-    def apart(section: str, own: tuple[str, ...], rest: tuple[str, ...]) -> tuple[Any, dict[str, str]] | None:
-        """What the overrides `own` make of their section, and which options they choose; None where they reach beyond
-        it, so that the config can't be put together from parts."""
-        (before, chosen_before), (after, chosen) = whole(*rest), whole(*rest, *own)
-        beyond = {key for key in before.keys() | after.keys() if key != section and before.get(key) != after.get(key)}
-        if beyond or before[_INTERPOLATED]:
-            return None
-        return after[section], {group: option for group, option in chosen.items() if chosen_before.get(group) != option}
-
-    def in_parts(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]] | None:
-        sections = whole()[0].keys()
-        of_section: dict[str, tuple[str, ...]] = {}
-        for override in overrides:
-            section = group_of(override)
-            of_section[section] = (*of_section.get(section, ()), override)
-        rest = tuple(o for section, own in of_section.items() if section not in sections for o in own)
-        settings, choices = (dict(found) for found in whole(*rest))
-        for section, own in of_section.items():
-            if section in sections:
-                found = apart(section, own, rest)
-                if found is None:
-                    return None
-                settings[section] = found[0]
-                choices |= found[1]
-        return settings, choices
-
-    def compose(overrides: Sequence[str]) -> Config:
-        found = None
-        with contextlib.suppress(HydraException, OmegaConfBaseException):  # if it is wrong as a whole, that is told
-            found = in_parts(overrides)
-        settings, choices = found or whole(*overrides)
-        return _checked({key: value for key, value in settings.items() if key != _INTERPOLATED}, choices)
-
-    return compose
-
-
-def _checked(settings: dict[str, Any], choices: Any) -> Config:
-    config = load(settings, choices, yaml.dump(settings, Dumper=yaml.CSafeDumper, sort_keys=False))
-    check_writable(config.tracking)
-    return config
-
-
 def _log_file() -> Path:
     return Path(HydraConfig.get().runtime.output_dir) / f"{HydraConfig.get().job.name}.log"
 
@@ -232,7 +167,7 @@ def main() -> None:
     _quiet_logging()
     try:
         _check_output()
-        _refuse_null_options(sys.argv[1:])
+        refuse_null_options(sys.argv[1:])
         task()
         if _errors:
             raise _errors[0]
@@ -245,7 +180,7 @@ def main() -> None:
         _record(error)
         if full_error:
             raise
-        print(f"error: {error if isinstance(error, UserError) else _in_one_line(error)}", file=sys.stderr)
+        print(f"error: {error if isinstance(error, UserError) else in_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
         _record(error)
@@ -272,89 +207,6 @@ def _record(error: BaseException) -> None:
             traceback.print_exception(error, file=log)
     except OSError:
         pass
-
-
-def _options(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
-
-
-def _groups() -> str:
-    """For `--help`: a line per group, its default first."""
-    defaults: dict[str, Any] = {}
-    for default in OmegaConf.load(CONF / "config.yaml").defaults:
-        defaults |= default if isinstance(default, DictConfig) else {}
-    lines = []
-    for group in sorted(directory.name for directory in CONF.iterdir() if directory.is_dir()):
-        if group in defaults:
-            others = [option for option in _options(group) if option != defaults[group]]
-            default = f"{defaults[group]} (default)" if defaults[group] else ""
-            lines.append(f"  {group}={', '.join(filter(None, [default, *others]))}")
-    return "\n".join(lines)
-
-
-OmegaConf.register_new_resolver("groups", _groups, replace=True)
-
-
-def _refuse_null_options(arguments: Sequence[str]) -> None:
-    """`prune=null` ends in an AttributeError inside Hydra 1.3."""
-    for argument in arguments:
-        group, equals, values = argument.partition("=")
-        if equals and group != "experiment" and (CONF / group).is_dir() and {"null", ""} & set(values.split(",")):
-            raise UserError(f"{argument}: takes one of {', '.join(_options(group))}")
-
-
-def _in_one_line(error: Exception) -> str:
-    """What Hydra and OmegaConf say over several lines, with the key, what it got and what it takes."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        return _unknown_option(group, option, error.options)
-    if match := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
-        return _unknown_key(match[1] or match[2])
-    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        return _unknown_option(match[1], match[2], _options(match[1]))
-    if match := re.fullmatch(r"Error merging override (.+)", text):
-        return f"{match[1]}: {str(error.__cause__).partition(chr(10))[0]}"
-    return text
-
-
-def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
-    extra = option.partition("_")[0]
-    if group == "hydra/launcher" and extra in LAUNCHERS:
-        return f"{group}={option}: is not installed; `make setup EXTRAS=dev,{extra}` installs it"
-    close = difflib.get_close_matches(option, options, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{group}={option}: no such option; {hint}takes one of {', '.join(options)}"
-
-
-def _unknown_key(key: str) -> str:
-    """Names the first part of `key` that there isn't, and what there is in its place."""
-    parts = key.split(".")
-    if parts[:2] == ["hydra", "launcher"]:
-        return f"{key}: the launcher chosen has no such key; hydra/launcher={' or '.join(LAUNCHERS)} has others"
-    if parts[0] == "hydra":
-        files, roots, inside = [], [OmegaConf.structured(HydraConf)], 1
-    elif (CONF / parts[0]).is_dir():
-        files = sorted((CONF / parts[0]).glob("*.yaml"))
-        roots, inside = [OmegaConf.load(file) for file in files], 1
-    else:
-        files, roots, inside = [], [OmegaConf.load(CONF / "config.yaml")], 0
-    for depth in range(inside, len(parts)):
-        parent, name = ".".join(parts[:depth]), parts[depth]
-        within = [OmegaConf.select(root, ".".join(parts[inside:depth])) if depth > inside else root for root in roots]
-        known = {str(k) for node in within if isinstance(node, DictConfig) for k in node} - {"_target_", "defaults"}
-        if depth == 0:
-            known = known - {"hydra", "sweep"} | {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {
-                "hydra"
-            }
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {'.'.join([*parts[:depth], close[0], *parts[depth + 1 :]])}? " if close else ""
-            return f"{key}: no such key; {hint}{parent or 'the top level'} takes {', '.join(sorted(known)) or 'none'}"
-    have = [
-        file.stem for file, node in zip(files, within, strict=True) if isinstance(node, DictConfig) and name in node
-    ]
-    return f"{key}: the option chosen has no such key; {parts[0]}={' or '.join(have)} has it"
 
 
 if __name__ == "__main__":

@@ -15,14 +15,15 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from src import plan, run
+from src import plan
+from src.cli.compose import CONF, composer
 from src.config import load
 
 
 @pytest.fixture
 def compose() -> Iterator[plan.Compose]:
-    with initialize_config_dir(str(run.CONF), version_base="1.3"):
-        yield run._composer([])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield composer([])
 
 
 def product(**options: str) -> list[list[str]]:
@@ -129,9 +130,10 @@ def test_a_setting_changes_the_keys_of_what_depends_on_it(
 KEYS = """
 import json, sys
 from hydra import initialize_config_dir
-from src import plan, run, stages
-with initialize_config_dir(str(run.CONF), version_base="1.3"):
-    compose = run._composer([])
+from src import plan, stages
+from src.cli.compose import CONF, composer
+with initialize_config_dir(str(CONF), version_base="1.3"):
+    compose = composer([])
     for line in sys.stdin:
         stages.code_version.cache_clear()
         stages._versions.cache_clear()

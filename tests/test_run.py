@@ -123,7 +123,8 @@ assert not slow, slow
 
 
 def test_the_command_that_goes_on_needs_no_activated_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    python = Path(sys.executable)
+    python = Path(sys.executable).parent.resolve() / Path(sys.executable).name  # .venv may be a link
+    monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setattr(sys, "argv", ["run.py", "-m", "experiment=smoke"])
     monkeypatch.setenv("PATH", str(python.parent))
     assert run._command() == "python -m src.run -m experiment=smoke"

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from src import backend, convert, prune, train
+from src.cli.compose import CONF
 from src.config import (
     Architecture,
     Augment,
@@ -24,7 +25,6 @@ from src.config import (
 )
 from src.data import digits
 from src.models import small_cnn, vgg26m
-from src.run import CONF
 from src.tracking import sha256
 
 PRUNING = MagnitudePruning(
