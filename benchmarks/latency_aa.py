@@ -74,7 +74,7 @@ def own_tool_ms(file: Path, runs: int) -> float:
         command = [sys.executable, "-m", "ai_edge_litert.tools.benchmark_litert_model", f"--model={file}"]
         options = [f"--num_runs={runs}", "--warmup_runs=20", "--num_threads=1", f"--result_json={result.name}"]
         subprocess.run([*command, *options], check=True, capture_output=True)
-        return float(json.loads(Path(result.name).read_text())["latency"]["median_ms"])
+        return float(json.loads(Path(result.name).read_text(encoding="utf-8"))["latency"]["median_ms"])
 
 
 def agreement(file: Path) -> tuple[float, float]:

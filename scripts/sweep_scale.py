@@ -64,8 +64,8 @@ def recorded(tiny: Path, spent: dict[str, float]) -> sweep.Launch:
                         predicted = np.where(rng.random(len(split)) < 0.9, split.labels, 0).astype(np.int32)
                         scores = np.full(len(split), 0.9, np.float32)
                         Predictions(split.labels, predicted, scores, scores).save(made / predictions_path(name))
-                    (made / AUDIT).write_text('{"layers": []}')
-                (made / "config.yaml").write_text(job.variant.config.text)
+                    (made / AUDIT).write_text('{"layers": []}', encoding="utf-8")
+                (made / "config.yaml").write_text(job.variant.config.text, encoding="utf-8")
                 store.keep_all(run_id, made)
                 outcomes.append(sweep.Outcome(run_id))
         spent["tracking"] += time.perf_counter() - started
@@ -132,7 +132,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-c", TINY, str(tiny)], check=True, capture_output=True)
         for size in arguments.sizes.split(","):
             command = [sys.executable, "-m", "scripts.sweep_scale", "--one", size, "--tiny", str(tiny)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            output = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout
             print(next(line for line in output.splitlines() if "together" in line), flush=True)
 
 

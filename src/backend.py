@@ -91,7 +91,7 @@ def _free_slot(slots: int, held: contextlib.ExitStack) -> int:
     """A slot that no other process holds; the last one if all are held. It is let go of when `held` closes."""
     folder = locks.folder("cores")
     for slot in range(slots):
-        file = held.enter_context((folder / str(slot)).open("w"))
+        file = held.enter_context((folder / str(slot)).open("w", encoding="utf-8"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return slot

@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str], schema: Any, bare: str | None = None) -> Any
 
 def tracking_defaults() -> dict[str, Any]:
     """Where results are looked for unless told otherwise: where `src.run` keeps them."""
-    return {**yaml.safe_load(TRACKING.read_text()), "retry_seconds": RETRY_SECONDS}
+    return {**yaml.safe_load(TRACKING.read_text(encoding="utf-8")), "retry_seconds": RETRY_SECONDS}
 
 
 def elsewhere(uri: str, experiment: str) -> list[str]:

@@ -29,7 +29,7 @@ def in_quiet() -> contextlib.AbstractContextManager[None]:
 def alone(path: Path, waiting: str = "", how: int = fcntl.LOCK_EX) -> Iterator[None]:
     """One process at a time; one that has to wait says `waiting`. With `how` LOCK_SH together with others that ask
     likewise."""
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         wait_for(file, waiting, how)
         yield
 

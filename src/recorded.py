@@ -88,7 +88,7 @@ def artifact(store: Store, record: Record) -> Path:
 
 def preprocessing(store: Store, record: Record) -> dict[str, Any]:
     """What turns a user's image into the artifact's input, and its outputs into labels."""
-    return json.loads(file(store, record, PREPROCESSING).read_text())
+    return json.loads(file(store, record, PREPROCESSING).read_text(encoding="utf-8"))
 
 
 def _some(names: Any, most: int = 4) -> str:

@@ -193,7 +193,7 @@ def main() -> None:
 def _check_output() -> None:
     try:
         ERRORS.parent.mkdir(parents=True, exist_ok=True)
-        ERRORS.open("a").close()
+        ERRORS.open("a", encoding="utf-8").close()
     except OSError as error:
         raise UserError(f"{ERRORS.parent}: can't be written ({error.strerror}); takes a folder that can") from None
 
@@ -202,7 +202,7 @@ def _record(error: BaseException) -> None:
     """Appends the traceback to the log of errors, where there is a place for it."""
     try:
         ERRORS.parent.mkdir(parents=True, exist_ok=True)
-        with ERRORS.open("a") as log:
+        with ERRORS.open("a", encoding="utf-8") as log:
             log.write(f"--- {datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {_command()}\n")
             traceback.print_exception(error, file=log)
     except OSError:

@@ -39,7 +39,7 @@ class Classifier:
 
     def __init__(self, folder: Path) -> None:
         """`folder` holds `model.tflite` and `preprocessing.json`."""
-        self.how = json.loads((folder / PREPROCESSING).read_text())
+        self.how = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         self.classes: list[str] = self.how["classes"]
         self.shape = tuple(self.how["image_shape"])
         self.model = _Model(folder / MODEL, threads=1, logits=self.how["logits"])
@@ -115,11 +115,11 @@ def prepare(artifact: Path, preprocessing: Mapping[str, Any], folder: Path) -> t
     data, code = folder / "data", folder / "code" / ROOT.name
     data.mkdir()
     (data / MODEL).write_bytes(artifact.read_bytes())
-    (data / PREPROCESSING).write_text(json.dumps(preprocessing, indent=1) + "\n")
+    (data / PREPROCESSING).write_text(json.dumps(preprocessing, indent=1) + "\n", encoding="utf-8")
     for module in carried("src.serving"):
         copy = code / module.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(module.read_text())
+        copy.write_text(module.read_text(encoding="utf-8"), encoding="utf-8")
     return data, code
 
 
@@ -134,7 +134,7 @@ def carried(module: str) -> list[Path]:
             continue
         found.add(file)
         todo.append(name.rpartition(".")[0])
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "src":
                 todo += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
     return sorted(found)

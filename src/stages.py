@@ -127,7 +127,7 @@ def code_version(*modules: str) -> str:
         spec = importlib.util.find_spec(name)
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):
             continue
-        tree = ast.parse(Path(spec.origin).read_text())
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "src":
                 todo.append(node.module)
@@ -276,8 +276,10 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
         assert tuple(metrics) == MEASURED
         metrics |= {f"{name}_bytes": size for name, size in found.compressors.items()}
         asked = audit.Asked(converted.weights, converted.activations, _pruned(stage, store))
-        (scratch / PREPROCESSING).write_text(json.dumps(of_images, indent=1, ensure_ascii=False))
-        (scratch / AUDIT).write_text(json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1))
+        (scratch / PREPROCESSING).write_text(json.dumps(of_images, indent=1, ensure_ascii=False), encoding="utf-8")
+        (scratch / AUDIT).write_text(
+            json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1), encoding="utf-8"
+        )
         beside = [file for file in sorted(scratch.rglob("*")) if file.is_file() and file != artifact]
         store.log(
             run_id,
@@ -381,7 +383,7 @@ def _params(request: Request) -> dict[str, Any]:
 
 def _keep(made: Path, request: Request, store: Store, run_id: str) -> None:
     """The folder of what a stage has made into its run, with the config and the log."""
-    (made / "config.yaml").write_text(request.config.text)
+    (made / "config.yaml").write_text(request.config.text, encoding="utf-8")
     if request.log_file and request.log_file.is_file():
         shutil.copy(request.log_file, made)
     store.keep_all(run_id, made)

@@ -444,7 +444,7 @@ class Store:
     def json(self, run_id: str, path: str) -> dict[str, Any]:
         """A JSON artifact; empty where the run has none that can be read."""
         try:
-            return json.loads(self.file(run_id, path).read_text())
+            return json.loads(self.file(run_id, path).read_text(encoding="utf-8"))
         except (Damaged, ValueError):
             return {}
 
@@ -590,7 +590,7 @@ LOCAL_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "
 def _on_local_disk(path: Path) -> bool:
     """By the kernel's list of mounts; False where there is none."""
     try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return False
     holds = [(mount[1], mount[2]) for mount in mounts if path.resolve().is_relative_to(mount[1])]
@@ -614,8 +614,8 @@ def _process(pid: int | None = None) -> str:
     since the machine did."""
     pid = os.getpid() if pid is None else pid
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return str(pid)
     return f"{pid}-{stat.rpartition(')')[2].split()[19]}-{boot}"

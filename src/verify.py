@@ -202,7 +202,7 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
 def _data_and_model(record: Record, store: Store) -> tuple[Dataset, Step]:
     """From the settings that were recorded: of all of them only these, whatever others there were or came later."""
     try:
-        settings = yaml.safe_load(store.file(record.run_id, "config.yaml").read_text())
+        settings = yaml.safe_load(store.file(record.run_id, "config.yaml").read_text(encoding="utf-8"))
         data, model = (step(group, settings[group], record.params[group]) for group in ("data", "model"))
     except (Damaged, UserError, KeyError, yaml.YAMLError) as error:
         raise UserError(f"run {record.run_id}: its config.yaml can't be used here ({error})") from None

@@ -433,7 +433,7 @@ def _ask(action: str, patience_seconds: float, **request: Any) -> dict[str, Any]
 
 def cpu_model() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -442,7 +442,7 @@ def cpu_model() -> str:
 def _cpu_seconds() -> tuple[float, float] | None:
     """Seconds on a core: of all processes since the machine started, and of this one and its children that ended."""
     try:
-        fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+        fields = Path("/proc/stat").read_text(encoding="utf-8").split(maxsplit=9)[1:9]
     except OSError:
         return None
     user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields)

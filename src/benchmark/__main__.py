@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     show(report, Console())
     if output:
         try:
-            output.write_text(json.dumps(plain(report), indent=1) + "\n")
+            output.write_text(json.dumps(plain(report), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"json={output}: can't be written ({error.strerror}); takes a file name") from None
     return 1 if report.failures else 0

@@ -165,7 +165,7 @@ def shuffled(rng: np.random.Generator, names: list[str]) -> Iterator[int]:
 def memory_bytes(field: str) -> int:
     """A field of /proc/self/status, 0 where there is none. Unlike getrusage, it starts anew with the program."""
     try:
-        with open("/proc/self/status") as status:
+        with open("/proc/self/status", encoding="utf-8") as status:
             return next((int(line.split()[1]) * 1024 for line in status if line.startswith(field + ":")), 0)
     except OSError:
         return 0
@@ -173,7 +173,7 @@ def memory_bytes(field: str) -> int:
 
 def main() -> None:
     # LiteRT may print: stdout is for the answer alone.
-    with os.fdopen(os.dup(1), "w") as answer:
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
         os.dup2(2, 1)
         request = json.load(sys.stdin)
         actions: dict[str, Callable[..., dict[str, Any]]] = {"probe": probe, "rounds": rounds, "profile": profile}

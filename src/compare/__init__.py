@@ -348,7 +348,7 @@ def _publish(sweep: report.Sweep, store: Store, parent: str) -> Path:
     folder = REPORTS / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     if unreadable := dict.fromkeys(line for comparison in sweep.comparisons for line in comparison.unreadable):
-        (folder / UNREADABLE).write_text("\n".join(unreadable) + "\n")
+        (folder / UNREADABLE).write_text("\n".join(unreadable) + "\n", encoding="utf-8")
         store.keep(parent, folder / UNREADABLE)
     drawn = figures.drawn(sweep)
     for number, its in enumerate(drawn, start=1):
@@ -356,6 +356,6 @@ def _publish(sweep: report.Sweep, store: Store, parent: str) -> Path:
             file = folder / (f"{name}.png" if len(drawn) == 1 else f"{name}_{number}.png")
             file.write_bytes(content)
             store.keep(parent, file, "figures")
-    (folder / REPORT).write_text(page(sweep, drawn))
+    (folder / REPORT).write_text(page(sweep, drawn), encoding="utf-8")
     store.keep(parent, folder / REPORT)
     return folder

@@ -97,7 +97,7 @@ def _settings(store: Store, first: recorded.Sweep, second: recorded.Sweep) -> li
     configs: list[dict[str, Any]] = []
     for sweep in (first, second):
         try:
-            config = yaml.safe_load(store.file(sweep.measured[0]["run_id"], "config.yaml").read_text())
+            config = yaml.safe_load(store.file(sweep.measured[0]["run_id"], "config.yaml").read_text(encoding="utf-8"))
         except (Damaged, IndexError):
             config = {}
         # A variant that was taken over from an earlier sweep has that one's config; timed and judged it was in this.

@@ -386,7 +386,7 @@ def _locked(path: Path) -> Iterator[None]:
     """One process at a time: a second one that wants the same images waits, and finds them."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        file = path.open("w", encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"data.cache={path.parent}: {error.strerror}; takes a folder that can be written, or null"

@@ -41,18 +41,18 @@ def write(what: Exported, folder: Path) -> None:
     with Image.open(io.BytesIO(base64.b64decode(how.pop("example")))) as image:
         pixels = np.asarray(image)
     np.save(folder / "example.npy", pixels[..., None] if pixels.ndim == 2 else pixels)
-    (folder / "example_label.txt").write_text(how.pop("example_predicted") + "\n")
-    (folder / "labels.txt").write_text("\n".join(how["classes"]) + "\n")
-    (folder / "preprocessing.json").write_text(json.dumps(how, indent=1, ensure_ascii=False) + "\n")
-    (folder / "MODEL_CARD.md").write_text(card(what))
+    (folder / "example_label.txt").write_text(how.pop("example_predicted") + "\n", encoding="utf-8")
+    (folder / "labels.txt").write_text("\n".join(how["classes"]) + "\n", encoding="utf-8")
+    (folder / "preprocessing.json").write_text(json.dumps(how, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "MODEL_CARD.md").write_text(card(what), encoding="utf-8")
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != CHECKSUMS)
-    (folder / CHECKSUMS).write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files))
+    (folder / CHECKSUMS).write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files), encoding="utf-8")
 
 
 def is_ours(folder: Path) -> bool:
     """Whether a folder holds nothing but what `write` has left there, to the byte: then it may be written anew."""
     sums = folder / CHECKSUMS
-    left = set(sums.read_text().splitlines()) if sums.is_file() else set()
+    left = set(sums.read_text(encoding="utf-8").splitlines()) if sums.is_file() else set()
     return all(file.is_file() and f"{sha256(file)}  {file.name}" in left for file in folder.iterdir() if file != sums)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-how = json.loads(Path("preprocessing.json").read_text())
-labels = Path("labels.txt").read_text().splitlines()
+how = json.loads(Path("preprocessing.json").read_text(encoding="utf-8"))
+labels = Path("labels.txt").read_text(encoding="utf-8").splitlines()
 image = np.load(sys.argv[1] if len(sys.argv) > 1 else "example.npy")  # uint8 [height, width, channels]
 interpreter = Interpreter(model_path="model.tflite")
 interpreter.allocate_tensors()

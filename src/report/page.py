@@ -174,4 +174,4 @@ def _template() -> jinja2.Template:
 
 
 def _source(name: str) -> str:
-    return (Path(__file__).parent / name).read_text()
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
