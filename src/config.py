@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
@@ -193,13 +194,13 @@ class Saved(Architecture):
         """Of the file or of every file in the folder, and of the modules that the custom objects come from."""
         path = Path(self.path).expanduser()
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        parts = {str(file.relative_to(path)): _file_digest(file, file.stat().st_mtime_ns) for file in files}
+        parts = {as_utf8(str(file.relative_to(path))): _file_digest(file, file.stat().st_mtime_ns) for file in files}
         for name in self.custom_objects:
             with suppress(ImportError, ValueError):
                 spec = importlib.util.find_spec(name.rpartition(".")[0])
                 if spec and spec.origin and (source := Path(spec.origin)).is_file():
                     parts[name] = _file_digest(source, source.stat().st_mtime_ns)
-        return hashlib.sha256(canonical(parts).encode()).hexdigest()
+        return hashlib.sha256(canonical(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -453,6 +454,12 @@ def plain(value: Any) -> Any:
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal for equal data, whatever order it was written in."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def as_utf8(name: str) -> str:
+    """A file's name, which Python has read in the encoding of the locale, as what its bytes are in UTF-8. Bytes that
+    are none stay, as surrogates."""
+    return os.fsencode(name).decode(errors="surrogateescape")
 
 
 def step(group: str, raw: Any, name: str) -> Step:

@@ -1,12 +1,18 @@
 """Text is UTF-8 wherever it is read or written, whatever the locale says, and a key is the same in every locale."""
 
 import ast
+import os
 import re
-from collections.abc import Iterator
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, environment
+from PIL import Image
 
 SOURCES = sorted(
     file for folder in ("src", "hydra_plugins", "scripts", "benchmarks") for file in (ROOT / folder).rglob("*.py")
@@ -73,3 +79,76 @@ def test_text_is_read_and_written_in_a_named_encoding(file: Path) -> None:
 )
 def test_what_is_left_to_the_locale_is_told_from_what_is_not(code: str, count: int) -> None:
     assert len(list(left_to_the_locale(ast.parse(code)))) == count
+
+
+# --- A key depends on content alone ------------------------------------------------------------------------------
+
+KEYS = """
+import json, os, sys
+os.umask(int(sys.argv[1], 8))
+from hydra import initialize_config_dir
+from src import plan
+from src.cli.compose import CONF, composer
+from src.config import Saved
+overrides = ["data=image_folder", "data.path=pictures", "data.cache=null", "prune=p1", "quant=fiq"]
+with initialize_config_dir(str(CONF), version_base="1.3"):
+    variants = plan.expand([overrides, [*overrides, "prune.final_sparsity=0.7000000000000001"]], composer([]))
+keys = {f"{variant.name} {stage.name}": stage.key for variant in variants for stage in variant.chain}
+print(json.dumps([keys, Saved(path="saved").digest()]))
+"""
+PLAIN = {"LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", "TZ": "UTC"}
+OTHERS = {
+    "no encoding but ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "ISO-8859-1": {"LC_ALL": "de_DE.ISO-8859-1", "PYTHONUTF8": "0"},
+    "another seed of hashes, time zone and umask": {"PYTHONHASHSEED": "7", "TZ": "Asia/Kolkata", "umask": "077"},
+}
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Callable[[dict[str, str]], str]]:
+    """What `KEYS` prints of folders with names that are not ASCII, in a plain environment and in any other."""
+    folder = tmp_path_factory.mktemp("keys")
+    # The last two are no UTF-8: a file name is bytes.
+    for number, name in enumerate((b"caf\xc3\xa9", b"\xe5\xb1\xb1", b"sk\xf8g", b"z\xff")):
+        at = os.path.join(os.fsencode(folder), b"pictures", name)
+        os.makedirs(at)
+        for image in range(5):
+            pixels = np.random.default_rng(10 * number + image).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(os.path.join(at, b"%d \xc3\xbc.png" % image))
+    (folder / "saved").mkdir()
+    for name in (b"\xc3\xa4", b"\xe4", b"\xef\xbd\x81"):
+        with open(os.path.join(os.fsencode(folder), b"saved", name), "wb") as file:
+            file.write(name)
+
+    def asked(settings: dict[str, str]) -> str:
+        variables = environment() | PLAIN | settings
+        command = [sys.executable, "-c", KEYS, variables.pop("umask", "022")]
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, encoding="utf-8")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return asked({}), asked
+
+
+@pytest.fixture(scope="module")
+def locales(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """A folder with a locale whose encoding is ISO-8859-1, where this system can make one."""
+    folder = tmp_path_factory.mktemp("locales")
+    if not shutil.which("localedef"):
+        return None
+    made = subprocess.run(
+        ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", folder / "de_DE.ISO-8859-1"], capture_output=True
+    )
+    return folder if made.returncode == 0 else None
+
+
+@pytest.mark.parametrize("settings", OTHERS.values(), ids=OTHERS)
+def test_keys_depend_on_content_alone(
+    keys: tuple[str, Callable[[dict[str, str]], str]], locales: Path | None, settings: dict[str, str]
+) -> None:
+    if "ISO" in settings.get("LC_ALL", ""):
+        if locales is None:
+            pytest.skip("no localedef, or not the sources of the locale")
+        settings = settings | {"LOCPATH": str(locales)}
+    plain, asked = keys
+    assert asked(settings) == plain

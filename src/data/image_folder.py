@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from src.config import ImageFolder, UserError
+from src.config import ImageFolder, UserError, as_utf8
 from src.data import EXAMPLES, SPLITS, UNREADABLE, Dataset, Split, fingerprint, oddities, stratified
 from src.data.cache import Contents, Files, read_files
 from src.data.decode import IDENTITY, decode, opens
@@ -116,11 +116,11 @@ def _scan(config: ImageFolder, key: str) -> tuple[list[str], list[str], Files, n
     stats: list[tuple[int, int, int]] = []
     counts = []
     for folder in sections.values():
-        inside = {_normal(name): name for name in _folders(os.path.join(root, folder), key)}
+        inside = {_normal(as_utf8(name)): name for name in _folders(os.path.join(root, folder), key)}
         for name in classes:
             relative = os.path.join(folder, inside[name])
             before = len(paths)
-            for path, times in sorted(_walk(root, relative, key)):
+            for path, times in sorted(_walk(root, relative, key), key=lambda walked: os.fsencode(walked[0])):
                 paths.append(path)
                 stats.append(times)
             counts.append(len(paths) - before)
@@ -153,7 +153,7 @@ def _folders(path: str, key: str) -> list[str]:
 
 def _classes(config: ImageFolder, key: str, folders: dict[str, list[str]]) -> list[str]:
     """Class names, the same in every section."""
-    found = {section: {_normal(name) for name in names} for section, names in folders.items()}
+    found = {section: {_normal(as_utf8(name)) for name in names} for section, names in folders.items()}
     every = set.union(*found.values())
     if config.classes is not None:
         classes = [_normal(name) for name in config.classes]
