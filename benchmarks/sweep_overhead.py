@@ -30,7 +30,7 @@ from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from src import audit, backend, run, stages
+from src import audit, backend, machine, run, stages
 from src.config import load
 from src.evaluate import predict
 
@@ -63,7 +63,7 @@ for (prune, quant), config in configs.items():
     with ThreadPoolExecutor(1) as aside:
         auditing = aside.submit(audit.audit, artifact, attribute=True)
         for split in data.splits().values():
-            predict(artifact, split, task.preprocess, threads=stages.cores(), logits=task.logits)
+            predict(artifact, split, task.preprocess, threads=machine.usable_cores(), logits=task.logits)
         auditing.result()
 """
 

@@ -9,11 +9,10 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
-from src import locks
+from src import locks, machine
 from src.config import UserError
 
 log = logging.getLogger(__name__)
@@ -71,20 +70,23 @@ def custom_objects(paths: Sequence[str]) -> Iterator[None]:
 def share_of_cores(parallel: int) -> Iterator[None]:
     """Keeps this process to its share of the cores while up to `parallel` processes of this machine do likewise.
 
-    Threads are not fewer for that (see `prepare`): they take turns on the cores that are theirs.
+    Threads are not fewer for that (see `prepare`): they take turns on the cores that are theirs. Where a system can't
+    keep a process to some of its cores, they take turns on all of them.
     """
-    whole = sorted(os.sched_getaffinity(0))
-    if parallel <= 1:
+    if parallel > 1 and not machine.can_pin():
+        log.info("not pinned: this system can't; %d processes take turns on all cores", parallel)
+    if parallel <= 1 or not machine.can_pin():
         yield
         return
+    whole = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as held:
         slot = _free_slot(parallel, held)
         share = whole[slot * len(whole) // parallel : (slot + 1) * len(whole) // parallel]
-        _bind(share or [whole[slot % len(whole)]])
+        machine.pin(share or [whole[slot % len(whole)]])
         try:
             yield
         finally:
-            _bind(whole)
+            machine.pin(whole)
 
 
 def _free_slot(slots: int, held: contextlib.ExitStack) -> int:
@@ -98,13 +100,6 @@ def _free_slot(slots: int, held: contextlib.ExitStack) -> int:
         except BlockingIOError:
             continue
     return slots - 1
-
-
-def _bind(cores: Iterable[int]) -> None:
-    """Every thread of this process to `cores`: TensorFlow's are there already when a worker does its second job."""
-    for thread in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # a thread that has just ended
-            os.sched_setaffinity(int(thread.name), cores)
 
 
 @contextmanager

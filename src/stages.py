@@ -10,7 +10,6 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from src import audit, backend, benchmark, locks, serving
+from src import audit, backend, benchmark, locks, machine, serving
 from src.config import Config, Step, UserError, canonical, plain
 from src.data import Dataset
 from src.evaluate import Predictions, predict
@@ -258,7 +257,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                     artifact,
                     split,
                     config.model.settings.preprocess,
-                    threads=cores(),
+                    threads=machine.usable_cores(),
                     progress=_counting(split_name, len(split)),
                     logits=logits,
                 )
@@ -323,11 +322,6 @@ def _counting(split: str, images: int) -> Callable[[int], None]:
         progress(done / images, f"{split}: {done:,} of {images:,} images")
 
     return more
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _task(config: Config) -> Task:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlparse
 
-from src import locks
+from src import locks, machine
 from src.config import Tracking, UserError
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class Store:
         self, kind: str, name: str, *, tags: Mapping[str, str], params: Mapping[str, Any], parent: str | None = None
     ) -> str:
         assert kind in KINDS
-        all_tags = {"kind": kind, **tags, "host": socket.gethostname(), "process": _process()}
+        all_tags = {"kind": kind, **tags, "host": socket.gethostname(), "process": machine.process()}
         if parent:
             all_tags["sweep"] = parent
             # Only variants are its children in the UI: a stage belongs to every sweep that uses it.
@@ -238,7 +238,7 @@ class Store:
     def kill_abandoned(self) -> list[Record]:
         """Closes as KILLED what dead processes of this host have left RUNNING; gives those runs."""
         running = self.search(f"tags.host = '{socket.gethostname()}' and attributes.status = 'RUNNING'")
-        abandoned = [record for record in running if not _lives(record.tags.get("process", ""))]
+        abandoned = [record for record in running if not machine.lives(record.tags.get("process", ""))]
         for record in abandoned:
             self.kill(record.run_id)
         return abandoned
@@ -584,17 +584,12 @@ def _sqlite_path(uri: str) -> Path | None:
 
 # SQLite's write-ahead log takes a quarter off what a run costs, and the UI reads while a sweep writes; but it can't be
 # on a disk that machines share.
-LOCAL_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
+LOCAL_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay", "apfs", "hfs"}
 
 
 def _on_local_disk(path: Path) -> bool:
-    """By the kernel's list of mounts; False where there is none."""
-    try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return False
-    holds = [(mount[1], mount[2]) for mount in mounts if path.resolve().is_relative_to(mount[1])]
-    return max(holds, key=lambda mount: len(mount[0]), default=("", ""))[1] in LOCAL_DISKS
+    """False where the system does not say."""
+    return machine.file_system(path) in LOCAL_DISKS
 
 
 @functools.cache
@@ -607,23 +602,6 @@ def _settle_at_exit(path: Path) -> None:
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     atexit.register(settle)
-
-
-def _process(pid: int | None = None) -> str:
-    """What tells a process from any other that this machine has run: its id, and when it started, in clock ticks
-    since the machine did."""
-    pid = os.getpid() if pid is None else pid
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    except OSError:
-        return str(pid)
-    return f"{pid}-{stat.rpartition(')')[2].split()[19]}-{boot}"
-
-
-def _lives(process: str) -> bool:
-    pid = process.partition("-")[0]
-    return pid.isdigit() and Path(f"/proc/{pid}").exists() and _process(int(pid)) == process
 
 
 class _Patient:

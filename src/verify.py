@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
-from src import audit, benchmark, command, compare, recorded, report, stages
+from src import audit, benchmark, command, compare, machine, recorded, report, stages
 from src.config import STRICT, Compare, Step, Tracking, UserError, check, step
 from src.config import Benchmark as BenchmarkSettings
 from src.data import Dataset
@@ -173,7 +173,7 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     artifact = store.file(record.run_id, artifact_path(record.tags["variant"]))
     logits = getattr(model.settings, "logits", None)
     predictions = {
-        name: predict(artifact, split, model.settings.preprocess, threads=stages.cores(), logits=logits)
+        name: predict(artifact, split, model.settings.preprocess, threads=machine.usable_cores(), logits=logits)
         for name, split in data.splits().items()
     }
     for split in SPLITS:
@@ -236,7 +236,7 @@ def _timed(
 ) -> dict[str, list[str]]:
     """Speed-ups measured again whose interval, widened by both noise floors, does not meet the recorded one."""
     baseline = latency["baseline"]
-    host, here = latency["host"], benchmark.cpu_model()
+    host, here = latency["host"], machine.cpu_model()
     if host["cpu"] != here:
         print(f"latency: recorded on {host['cpu']}, this is {here}: not comparable, not measured")
         return {}

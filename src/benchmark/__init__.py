@@ -9,7 +9,6 @@ artifact is a child process.
 import json
 import os
 import platform
-import resource
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from src import stats
+from src import machine, stats
 from src.config import Benchmark
 from src.stats import Interval
 
@@ -86,14 +85,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Host:
-    """Where and beside what it was measured. `others_cores` is how many cores other processes kept busy meanwhile."""
+    """Where and beside what it was measured. `others_cores` is how many cores other processes kept busy meanwhile.
+    What the system does not tell is None.
+    """
 
     hostname: str
     cpu: str
     cores: int
     runtime: str
-    load_before: float
-    load_during: float
+    load_before: float | None
+    load_during: float | None
     others_cores: float | None
 
 
@@ -134,7 +135,7 @@ def measure(
     the baseline is, ratios are to the first artifact that runs; if none does, the report has no variants.
     """
     tell = progress or (lambda share, what: None)
-    started, cpu_before, load_before = time.monotonic(), _cpu_seconds(), os.getloadavg()[0]
+    started, others, load_before = time.monotonic(), machine.seconds_of_others(), machine.load_average()
     paths = {name: os.path.abspath(path) for name, path in artifacts.items()}
 
     probes, failures = _probe(paths, config, lambda share, what: tell(0.1 * share, what))
@@ -165,12 +166,12 @@ def measure(
         config=config,
         host=Host(
             hostname=platform.node(),
-            cpu=cpu_model(),
+            cpu=machine.cpu_model(),
             cores=os.cpu_count() or 1,
             runtime=f"LiteRT {version('ai-edge-litert')}",
             load_before=load_before,
-            load_during=float(np.mean([a["load_average"] for a in answers])) if answers else load_before,
-            others_cores=_others_cores(cpu_before, done - started),
+            load_during=_mean([a["load_average"] for a in answers]) if answers else load_before,
+            others_cores=_others_cores(others, done - started),
         ),
         seconds={
             "probes": probed - started,
@@ -273,7 +274,7 @@ def _instances(
             answer = _rounds(models, plan, config, len(answers))
             if "error" in answer:
                 break
-            answers.append(answer)
+            answers.append(answer | {"load_average": machine.load_average()})
             spent = time.monotonic() - started
             if len(answers) >= LEAST_INSTANCES and time.monotonic() + spent / len(answers) > until:
                 break  # slower than the probes promised: the budget holds
@@ -431,29 +432,14 @@ def _ask(action: str, patience_seconds: float, **request: Any) -> dict[str, Any]
 # --- The host --------------------------------------------------------------------------------------------------
 
 
-def cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+def _mean(loads: Sequence[float | None]) -> float | None:
+    known = [load for load in loads if load is not None]
+    return float(np.mean(known)) if known else None
 
 
-def _cpu_seconds() -> tuple[float, float] | None:
-    """Seconds on a core: of all processes since the machine started, and of this one and its children that ended."""
-    try:
-        fields = Path("/proc/stat").read_text(encoding="utf-8").split(maxsplit=9)[1:9]
-    except OSError:
-        return None
-    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields)
-    own = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    everything = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-    return everything, sum(usage.ru_utime + usage.ru_stime for usage in own)
-
-
-def _others_cores(before: tuple[float, float] | None, seconds: float) -> float | None:
+def _others_cores(before: float | None, seconds: float) -> float | None:
     """Cores that were busy with something else than this process and its children since `before`."""
-    after = _cpu_seconds()
+    after = machine.seconds_of_others()
     if before is None or after is None or not seconds:
         return None
-    return max(0.0, (after[0] - before[0] - (after[1] - before[1])) / seconds)
+    return max(0.0, (after - before) / seconds)

@@ -242,7 +242,13 @@ def notes(report: Report) -> Iterator[str]:
             f"{report.instances} instances × {report.rounds} rounds, {report.config.threads} thread(s); "
             f"{', '.join(sorted({found.delegate or 'no delegate' for found in report.variants}))}; {host.runtime}."
         )
-    yield f"{host.hostname}: {host.cpu}, {host.cores} cores; load {host.load_before:.1f}, then {host.load_during:.1f}."
+    before, during = ("not known" if load is None else f"{load:.1f}" for load in (host.load_before, host.load_during))
+    load = before if before == during else f"{before}, then {during}"
+    yield f"{host.hostname}: {host.cpu}, {host.cores} cores; load {load}."
+    if host.others_cores is None:
+        yield "How busy other processes kept this machine is not known: this system does not tell."
+    if any(found.peak_memory_bytes is None for found in report.variants):
+        yield "Memory is not measured: this system does not tell how much a process has had."
     if host.others_cores is not None and host.others_cores > 0.1 * host.cores:
         yield f"Other processes kept {host.others_cores:.1f} cores busy: on a quiet machine intervals are narrower."
     parts = ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items() if name != "total")

@@ -89,7 +89,7 @@ def rounds(
                 interpreter.invoke()
                 times[names[i]].append([time_ns(interpreter) for _ in range(invokes[names[i]])])
     done = time.perf_counter()
-    return {"times_ns": times, "load_s": loaded - start, "rounds_s": done - loaded, "load_average": os.getloadavg()[0]}
+    return {"times_ns": times, "load_s": loaded - start, "rounds_s": done - loaded}
 
 
 def profile(path: str, threads: int, invokes: int) -> dict[str, Any]:
@@ -100,7 +100,8 @@ def profile(path: str, threads: int, invokes: int) -> dict[str, Any]:
     the process ends.
     """
     # A wheel that moved or changed the functions must cost this answer, not the process: signatures stay unchecked.
-    library = ctypes.CDLL(os.path.join(os.path.dirname(sys.modules["ai_edge_litert"].__file__ or ""), "libLiteRt.so"))
+    name = "libLiteRt.dylib" if sys.platform == "darwin" else "libLiteRt.so"
+    library = ctypes.CDLL(os.path.join(os.path.dirname(sys.modules["ai_edge_litert"].__file__ or ""), name))
     handle, first, none = ctypes.c_void_p, ctypes.c_size_t(0), ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
 
     def call(function: str, *arguments: Any) -> None:

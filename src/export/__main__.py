@@ -84,10 +84,11 @@ def conditions(sweep: recorded.Sweep, record: Record) -> tuple[str, ...]:
     ]
     for latency in filter(None, sweep.conditions["latency"][:1]):
         host, how, floor = latency["host"], latency["config"], 100 * latency["noise_floor"]
+        load = "not known" if host["load_during"] is None else f"{host['load_during']:.1f}"
         found.append(
             f"Latency: batch 1, {how['threads']} thread(s), {latency['instances']} fresh instances of "
-            f"{latency['rounds']} interleaved rounds on {host['cpu']} ({host['cores']} cores, load "
-            f"{host['load_during']:.1f}), {host['runtime']}; differences below {floor:.1f} % can't be told there."
+            f"{latency['rounds']} interleaved rounds on {host['cpu']} ({host['cores']} cores, load {load}), "
+            f"{host['runtime']}; differences below {floor:.1f} % can't be told there."
         )
     return tuple(found)
 
