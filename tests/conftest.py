@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import artifacts
@@ -14,19 +14,23 @@ from src.tracking import Record, Store
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "compression"
+# What a Mac lacks is taken away: see tests/mac/sitecustomize.py.
+MAC = {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests/mac"), str(ROOT)])}
 
 
 @dataclass
 class Place:
-    """A folder in which the program runs as if checked out there, with what it leaves."""
+    """A folder in which the program runs as if checked out there, with what it leaves. `variables` are those of the
+    environment that differ."""
 
     folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, module: str = "src.run", timeout: float = 600) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=self.folder,
-            env=environment(),
+            env=environment() | self.variables,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Place, environment
+from conftest import MAC, Place, environment
 
 from src import locks, tracking
 from src.config import Tracking
@@ -35,7 +35,7 @@ def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "src.run", *arguments],
         cwd=place.folder,
-        env=environment(),
+        env=environment() | place.variables,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -99,6 +99,22 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_artifacts_of_an_undistur
 @pytest.mark.long
 def test_twenty_kills(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
     killed_at_random_moments(place, kills=20, longest=25)
+    assert digests(place) == undisturbed[1]
+
+
+def test_a_sweep_is_killed_and_goes_on_to_the_same_bytes_without_what_a_mac_lacks(
+    tmp_path: Path, undisturbed: tuple[Place, dict[str, str]]
+) -> None:
+    place = Place(tmp_path, MAC)
+    process = start(place, *SMALL)
+    wait_for(process, "train: small_cnn")
+    process.kill()
+    process.communicate()
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="make setup EXTRAS=dev,joblib")
+    done = place.run(*SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"sweep-\S+ \(run \w+\) was left by a process that is no more; closed as KILLED", done.stderr)
+    assert "not pinned: this system can't; 2 processes take turns on all cores" in done.stderr
     assert digests(place) == undisturbed[1]
 
 
