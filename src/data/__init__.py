@@ -70,6 +70,13 @@ class Dataset:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
+def shown(name: str) -> str:
+    """A name or path on one line, in characters that any file can take."""
+    if name.isprintable():
+        return name
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
+
+
 def preprocess(images: np.ndarray, how: Preprocess) -> np.ndarray:
     """uint8 images `[..., channels]` to the float32 that the model takes."""
     if how.channel_order == "bgr":

@@ -1,16 +1,19 @@
 """Arrays in a NumPy `.npz` file, named as Keras names them: `x_train`, `y_train`, `x_test`, `y_test`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from src.config import Npz, UserError
-from src.data import Dataset, from_arrays
+from src.data import SPLITS, Dataset, from_arrays, shown
 from src.data.decode import resize
+from src.data.split_names import split_of
 
 TAKES = "takes an .npz file with x_train, y_train, x_test, y_test (and x_val, y_val), or with x, y"
-SECTIONS = {"train": "train", "validation": "val", "test": "test"}
+SHORT = {"train": "train", "validation": "val", "test": "test"}
+# What people call the images and the labels, in lower case.
+PARTS = {"x": ("x", "image", "images", "img", "imgs"), "y": ("y", "label", "labels", "target", "targets")}
 
 
 def load(config: Npz, seed: int) -> Dataset:
@@ -20,10 +23,10 @@ def load(config: Npz, seed: int) -> Dataset:
     Floats are taken as 0..1 if none is above 1, else as 0..255, and rounded to uint8. Raises `UserError` for anything
     else, and never unpickles.
     """
-    key = f"data.path={config.path}"
-    arrays = _arrays(os.path.expanduser(config.path), key)
-    given, notes = _images(arrays, key)
-    labels, classes = _labels({name: arrays[f"y{suffix}"] for name, suffix in _suffixes(arrays, key).items()}, key)
+    key = f"data.path={shown(config.path)}"
+    arrays, notes = _arrays(os.path.expanduser(config.path), key)
+    given, more_notes = _images(arrays["x"], key)
+    labels, classes = _labels(arrays["y"], key)
     for name, images in given.items():
         if len(images) != len(labels[name]):
             raise UserError(
@@ -37,16 +40,18 @@ def load(config: Npz, seed: int) -> Dataset:
         {"validation": config.validation, "test": config.test},
         seed,
         key,
-        notes,
+        [*notes, *more_notes],
     )
 
 
-def _arrays(path: str, key: str) -> dict[str, np.ndarray]:
+def _arrays(path: str, key: str) -> tuple[dict[str, dict[str, np.ndarray]], list[str]]:
+    """The images, under `x`, and labels, under `y`, of each split that there is; notes. All that is one is `train`."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             if not isinstance(stored, np.lib.npyio.NpzFile):
                 raise UserError(f"{key}: a single array; {TAKES}")
-            return {name: stored[name] for name in stored.files if name[:1] in "xy"}
+            names, notes = _names(stored.files, key)
+            return {part: {split: stored[name] for split, name in of.items()} for part, of in names.items()}, notes
     except FileNotFoundError:
         raise UserError(f"{key}: no such file; {TAKES}") from None
     except IsADirectoryError:
@@ -59,21 +64,40 @@ def _arrays(path: str, key: str) -> dict[str, np.ndarray]:
         raise UserError(f"{key}: {' '.join(str(error).split())[:120]}; {TAKES}") from None
 
 
-def _suffixes(arrays: Mapping[str, np.ndarray], key: str) -> dict[str, str]:
-    """For each split that there is the end of its arrays' names."""
-    if {"x", "y"} <= arrays.keys():
-        return {"train": ""}
-    found = {name: f"_{short}" for name, short in SECTIONS.items() if {f"x_{short}", f"y_{short}"} & arrays.keys()}
-    missing = [f"{part}_{short}" for short in ("train", "test") for part in "xy" if f"{part}_{short}" not in arrays]
-    missing += [f"{part}{suffix}" for suffix in found.values() for part in "xy" if f"{part}{suffix}" not in arrays]
-    if missing:
-        raise UserError(f"{key}: no array {missing[0]} among {', '.join(sorted(arrays)) or 'none'}; {TAKES}")
-    return found
+def _names(stored: Sequence[str], key: str) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Which arrays hold the images, under `x`, and the labels, under `y`, of each split that there is; notes."""
+    alike: dict[str, list[str]] = {}  # by the names that Keras gives
+    for name in stored:
+        split, others = split_of(name)
+        for part, words in PARTS.items():
+            if len(others) == 1 and others[0] in words:
+                alike.setdefault(f"{part}_{SHORT[split]}" if split else part, []).append(name)
+    splits = {split: f"_{short}" for split, short in SHORT.items() if {f"x_{short}", f"y_{short}"} & alike.keys()}
+    if {"x", "y"} <= alike.keys():
+        if {"x_train", "y_train"} <= alike.keys():
+            raise UserError(f"{key}: x, y and x_train, y_train are all in it; takes either")
+        splits = {"train": ""}
+    else:
+        splits |= {"train": "_train", "test": "_test"}
+    wanted = [f"{part}{splits[split]}" for split in SPLITS if split in splits for part in "xy"]
+    for name in wanted:
+        if name not in alike:
+            raise UserError(f"{key}: no array {name} among {', '.join(map(shown, stored)) or 'none'}; {TAKES}")
+        if len(alike[name]) > 1:
+            raise UserError(f"{key}: {' and '.join(map(shown, alike[name]))} could each be {name}; takes one of them")
+    used = [alike[name][0] for name in wanted]
+    notes = []
+    if used != wanted:
+        pairs = zip(wanted, used, strict=True)
+        notes.append("taken as " + ", ".join(f"{name}: {shown(array)}" for name, array in pairs))
+    if unused := [shown(name) for name in stored if name not in used]:
+        notes.append(f"arrays not used: {', '.join(unused)}")
+    return {part: {split: alike[f"{part}{end}"][0] for split, end in splits.items()} for part in "xy"}, notes
 
 
-def _images(arrays: Mapping[str, np.ndarray], key: str) -> tuple[dict[str, np.ndarray], list[str]]:
+def _images(stored: Mapping[str, np.ndarray], key: str) -> tuple[dict[str, np.ndarray], list[str]]:
     """uint8 images `[n, height, width, channels]` of each split, and notes. One rule for the values of all splits."""
-    found = {name: arrays[f"x{suffix}"] for name, suffix in _suffixes(arrays, key).items()}
+    found = dict(stored)
     for name, images in found.items():
         where = f"{key}: images of {name} have shape {list(images.shape)}"
         if images.ndim not in (3, 4) or 0 in images.shape:

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import re
 import tempfile
 from typing import Any
 
@@ -40,12 +41,15 @@ def load(config: Tfds, seed: int) -> Dataset:
     if not isinstance(label, tensorflow_datasets.features.ClassLabel):
         raise UserError(f"{key}: does not give one class per image; takes a data set for image classification")
     wanted = {"train": config.train_split, "validation": config.validation_split, "test": config.test_split}
+    used = set(re.findall(r"\w+", " ".join(filter(None, wanted.values()))))
+    unused = [name for name in builder.info.splits if name not in used]
     return from_arrays(
         {name: _read(config, builder, names, split, key) for name, split in wanted.items() if split},
         label.names,
         {"validation": config.validation, "test": config.test},
         seed,
         key,
+        [f"splits not used: {', '.join(unused)}"] if unused else [],
     )
 
 

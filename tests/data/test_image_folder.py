@@ -79,14 +79,172 @@ def test_train_validation_and_test(tmp_path, folder):
     fill(tmp_path / "unlabelled" / "x")
     data = load(tmp_path)
     assert [len(split) for split in data.splits().values()] == [20, 6, 8]
-    assert data.notes == ("not used, beside train/ and test/: unlabelled",)
+    assert data.notes[0] == "not used, beside train/ and test/: unlabelled"
+    assert data.notes[1:] == (
+        ("taken as train: train/, test: test/, validation: " + folder + "/",) if folder != "validation" else ()
+    )
     assert load(tmp_path, seed=1).fingerprint == data.fingerprint
+
+
+def splits(root: Path, *folders: str, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """Class folders of different images in each of `folders`, which are train, test and validation by turns."""
+    for i, folder in enumerate(folders):
+        for name in classes:
+            fill(root / folder / name, count=10 - 2 * i, seed=i)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "validation"),
+    [
+        ("Training", "Testing", "Validation"),
+        ("TRAIN", "TEST", "VAL"),
+        ("training_set", "test_set", "valid_set"),
+        ("train_images", "test_images", "dev_images"),
+        ("TrainData", "TestData", "ValData"),
+        ("trainset", "testset", "valset"),
+        ("train2017", "holdout", "val2017"),
+        ("training", "evaluation", "validation"),
+        ("trainval", "eval", "dev"),
+        ("Final_Training/Images", "Final_Test/Images", "Final_Val/Images"),  # German traffic signs
+        ("seg_train/seg_train", "seg_test/seg_test", "seg_val/seg_val"),  # Intel's scenes on Kaggle
+        ("asl_alphabet_train/asl_alphabet_train", "asl_alphabet_test", "asl_alphabet_val"),
+        ("data/data/Train", "data/data/Test", "data/data/Valid"),
+        ("images/train", "images/test", "images/val"),
+    ],
+    ids=lambda folder: folder.replace("/", "-"),
+)
+def test_splits_by_their_usual_names(tmp_path, train, test, validation):
+    plain = load(splits(tmp_path / "plain", "train", "test", "validation"))
+    assert plain.notes == ()
+    data = load(splits(tmp_path / "other", train, test, validation))
+    assert data.fingerprint == plain.fingerprint
+    assert [len(split) for split in data.splits().values()] == [20, 12, 16]
+    assert data.notes[-1] == f"taken as train: {train}/, test: {test}/, validation: {validation}/"
+
+
+def test_a_link_back_is_no_nest(tmp_path):
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert line(tmp_path) == f"data.path={tmp_path}: one class only (again); takes at least two class folders"
+
+
+def test_a_folder_in_a_folder_is_opened_and_said(tmp_path):
+    """As archives unpack."""
+    for name in ("cat", "dog"):
+        fill(tmp_path / "images" / "images" / name)
+    fill(tmp_path / "images" / "@eaDir" / "cat")
+    (tmp_path / "images" / "LICENSE.txt").write_text("words")
+    data = load(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert data.notes == ("read from images/images/, which is all that the folder holds",)
+    fill(tmp_path / "images")  # now a class with images of its own
+    assert line(tmp_path) == f"data.path={tmp_path}: one class only (images); takes at least two class folders"
+
+
+@pytest.mark.parametrize("other", ["training", "train_images", "TRAIN_SET"])
+def test_two_folders_for_one_split_are_refused(tmp_path, other):
+    splits(tmp_path, "train", "test", other)
+    first, second = sorted(("train", other))
+    assert line(tmp_path) == (
+        f"data.path={tmp_path}: {first}/ and {second}/ could each be the train split; takes one folder for each split"
+    )
+
+
+def test_two_data_sets_are_refused_and_one_by_the_plain_name_is_not(tmp_path):
+    splits(tmp_path, "rgb_train", "rgb_test", "depth_train", "depth_test")
+    assert line(tmp_path).endswith(
+        ": depth_train/ and rgb_train/ could each be the train split; takes one folder for each split"
+    )
+    splits(tmp_path, "train", "test")
+    data = load(tmp_path)
+    assert {name.split("/")[0] for name in ids(data)} == {"train", "test"}
+    assert data.notes == ("not used, beside train/ and test/: depth_test, depth_train, rgb_test, rgb_train",)
+
+
+def test_unlabelled_images_beside_a_split_do_not_make_it_ambiguous(tmp_path):
+    splits(tmp_path, "train", "test")
+    fill(tmp_path / "test_images")
+    assert [len(split) for split in load(tmp_path).splits().values()] == [18, 2, 16]
+
+
+def test_splits_without_class_folders_are_no_classes(tmp_path):
+    """Images of unknown classes, in folders of splits: a classifier would learn which split an image is in."""
+    for name in ("train", "test1"):
+        fill(tmp_path / name)
+    assert line(tmp_path) == (
+        f"data.path={tmp_path}: test1/ and train/ are named like splits, and no training split of class folders is "
+        f"among them; {TAKES} (data.classes=[test1,train] if they are the classes)"
+    )
+    assert load(tmp_path, classes=("test1", "train")).classes == ("test1", "train")
 
 
 def test_a_class_may_be_called_train(tmp_path):
     for name in ("bus", "test", "train"):
         fill(tmp_path / name)
-    assert load(tmp_path).classes == ("bus", "test", "train")
+    data = load(tmp_path)
+    assert data.classes == ("bus", "test", "train")
+    assert data.notes == ("test/ and train/ are taken as classes: no training split of class folders is among them",)
+    fill(tmp_path / "train" / "steam")
+    fill(tmp_path / "test" / "steam")
+    assert load(tmp_path, classes=("bus", "test", "train")).classes == ("bus", "test", "train")
+    assert line(tmp_path).endswith("one class only (steam); takes at least two class folders")
+
+
+def test_one_word_of_a_split_in_a_class_name_means_nothing(tmp_path):
+    for name in ("bullet train/jp", "bullet train/fr", "tram", "Val d'Isère", "test strip"):
+        fill(tmp_path / name)
+    data = load(tmp_path)
+    assert data.classes == ("Val d'Isère", "bullet train", "test strip", "tram")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("fold_a/cat", "fold_a/dog", "fold_b/cat", "fold_b/dog"),
+        ("Normal/images", "Normal/masks", "Viral/images", "Viral/masks"),
+        ("cat/train", "cat/test", "dog/train", "dog/test"),
+        ("rps/data/paper", "rps/data/rock", "rps-test-set/data/paper", "rps-test-set/data/rock"),
+        ("train/fold_a/cat", "train/fold_a/dog", "train/fold_b/cat", "train/fold_b/dog", "test/fold_a", "test/fold_b"),
+    ],
+    ids=lambda folders: folders[0].replace("/", "-"),
+)
+def test_classes_that_hold_the_same_folders_are_refused(tmp_path, folders):
+    for folder in folders:
+        fill(tmp_path / folder)
+    first, second = (os.path.dirname(folders[i]).removesuffix("/data") for i in (0, 2))
+    said = line(tmp_path)
+    assert said.startswith(f"data.path={tmp_path}: {first}/ and {second}/ hold the same folders (")
+    assert said.endswith(f"{TAKES} (data.classes=[…] if they are the classes)")
+    names = tuple(os.path.basename(name) for name in (first, second))
+    assert set(load(tmp_path, classes=names).classes) == set(names)
+
+
+def test_one_folder_in_each_class_is_none(tmp_path):
+    for name in ("cat/images", "dog/images", "dog/old"):
+        fill(tmp_path / name)
+    assert load(tmp_path).classes == ("cat", "dog")
+
+
+CLUTTER = [
+    "@eaDir", "#recycle", "#snapshot", "@tmp", "@Recycle", "@Recently-Snapshot", ".@__thumb", "~snapshot", ".snapshot",
+    ".AppleDouble", "__MACOSX", ".Trash-1000", ".Spotlight-V100", "Network Trash Folder", "$RECYCLE.BIN",
+    "System Volume Information", "lost+found", ".ipynb_checkpoints", ".git", "__pycache__",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["", "train/", "test/"])
+def test_what_a_system_an_archiver_or_a_file_server_keeps_is_no_class_and_no_image(tmp_path, layout):
+    splits(tmp_path, "train", "test") if layout else splits(tmp_path, ".")
+    before = load(tmp_path)
+    for name in CLUTTER:
+        fill(tmp_path / layout / name)
+        fill(tmp_path / layout / "cat" / name / "00.png", 1)
+    for ending in (":Zone.Identifier", "@SynoEAStream", "@SynoResource"):
+        (tmp_path / layout / "cat" / f"00.png{ending}").write_text("words")
+    (tmp_path / layout / "cat" / "Thumbs.db").write_text("words")
+    after = load(tmp_path)
+    assert after.fingerprint == before.fingerprint
+    assert after.notes == after.rejected == before.notes == ()
 
 
 def test_folders_within_a_class_folder_belong_to_the_class(root):
@@ -365,7 +523,10 @@ def test_train_without_test(tmp_path):
     for name in ("cat", "dog"):
         fill(tmp_path / "train" / name)
         fill(tmp_path / "val" / name)
-    assert line(tmp_path) == f"data.path={tmp_path}: train/ without test/; {TAKES} (a link named test will do)"
+    assert line(tmp_path) == (
+        f"data.path={tmp_path}: train/ without test/; {TAKES} "
+        "(a link named test will do; data.classes=[train,…] if it is a class)"
+    )
 
 
 def test_train_and_test_with_different_classes(tmp_path):

@@ -43,6 +43,40 @@ def test_with_a_validation_split(tmp_path):
     assert [len(split) for split in load(tmp_path, arrays).splits().values()] == [20, 8, 12]
 
 
+def split_arrays(*names):
+    """Arrays by the names of the images and labels of train, validation and test."""
+    rows = (slice(20), slice(20, 28), slice(28, 40))
+    return {name: (X, Y)[i % 2][rows[i // 2]] for i, name in enumerate(names)}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_images", "train_labels", "val_images", "val_labels", "test_images", "test_labels"),  # MedMNIST
+        ("X_train", "Y_train", "X_valid", "Y_valid", "X_test", "Y_test"),
+        ("trainX", "trainY", "validX", "validY", "testX", "testY"),
+        ("x_train", "y_train", "x_dev", "y_dev", "x_test", "y_test"),
+    ],
+    ids=lambda names: names[2],
+)
+def test_named_as_others_name_them(tmp_path, names):
+    keras = load(tmp_path, split_arrays("x_train", "y_train", "x_val", "y_val", "x_test", "y_test"))
+    data = load(tmp_path, split_arrays(*names))
+    assert data.fingerprint == keras.fingerprint
+    x_train, y_train, x_val, y_val, x_test, y_test = names
+    assert keras.notes == ()
+    assert data.notes == (
+        f"taken as x_train: {x_train}, y_train: {y_train}, x_val: {x_val}, y_val: {y_val}, x_test: {x_test}, "
+        f"y_test: {y_test}",
+    )
+
+
+def test_what_is_not_used_is_said(tmp_path):
+    assert load(tmp_path, {"x": X, "y": Y, "label_names": np.array(["a", "b"]), "xval": X}).notes == (
+        "arrays not used: label_names, xval",
+    )
+
+
 def test_one_pair_is_split(tmp_path):
     data = load(tmp_path, {"x": X, "y": Y})
     assert [len(split) for split in data.splits().values()] == [28, 4, 8]
@@ -106,10 +140,13 @@ def test_classes_are_sorted_as_numbers_or_as_text(tmp_path):
     ("arrays", "line"),
     [
         ({}, "no array x_train among none"),
-        ({"a": X}, "no array x_train among none"),
+        ({"a": X}, "no array x_train among a; takes"),
         ({"x": X}, "no array x_train among x"),
         ({"x_train": X, "y_train": Y}, "no array x_test among x_train, y_train"),
         ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y, "x_val": X}, "no array y_val among"),
+        ({"x_train": X, "y_train": Y, "x_test": X, "testX": X, "y_test": Y}, "x_test and testX could each be x_test"),
+        ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y, "x_valid": X}, "no array y_val among"),
+        ({"x": X, "y": Y, "x_train": X, "y_train": Y}, "x, y and x_train, y_train are all in it; takes either"),
         ({"x": X[0], "y": Y}, "have shape [6, 5]; takes [n, height, width] or [n, height, width, channels]"),
         ({"x": X[:0], "y": Y[:0]}, "have shape [0, 6, 5]; takes"),
         ({"x": np.zeros((40, 3, 32, 32), np.uint8), "y": Y}, "channels first; takes channels last"),

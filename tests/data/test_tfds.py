@@ -59,6 +59,11 @@ def test_splits_can_be_drawn(local_copy):
     assert [len(split) for split in data.splits().values()] == [36, 4, 10]
 
 
+def test_a_split_that_is_not_used_is_said(local_copy):
+    assert tfds.load(Tfds(name="mine", dir=local_copy, test_split=None), seed=0).notes == ("splits not used: test",)
+    assert tfds.load(Tfds(name="mine", dir=local_copy, train_split="train[10%:]"), seed=0).notes == ()
+
+
 def test_an_unknown_split_is_one_line(local_copy):
     with pytest.raises(UserError, match=r"^data\.name=mine: no split 'tset' .*; takes test, train|train, test$"):
         tfds.load(Tfds(name="mine", dir=local_copy, test_split="tset"), seed=0)
