@@ -170,7 +170,7 @@ KERAS_MODEL = "a Keras model: .keras, .h5 or a SavedModel folder"
 
 
 def _exists(path: str) -> str:
-    if not Path(path).expanduser().exists():
+    if not Path(os.path.expanduser(path)).exists():
         raise ValueError(f"{path} does not exist; takes {KERAS_MODEL}")
     return path
 
@@ -192,7 +192,7 @@ class Saved(Architecture):
 
     def digest(self) -> str:
         """Of the file or of every file in the folder, and of the modules that the custom objects come from."""
-        path = Path(self.path).expanduser()
+        path = Path(os.path.expanduser(self.path))
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         parts = {as_utf8(str(file.relative_to(path))): _file_digest(file, file.stat().st_mtime_ns) for file in files}
         for name in self.custom_objects:

@@ -44,7 +44,7 @@ def load(config: ImageFolder, seed: int) -> Dataset:
         shape,
         f"{IDENTITY} {settings}",
         int(config.memory_gib * 2**30),
-        Path(config.cache).expanduser() if config.cache else None,
+        Path(os.path.expanduser(config.cache)) if config.cache else None,
         int(config.cache_gib * 2**30),
     )
     readable = np.array([not reason for reason in contents.reasons])

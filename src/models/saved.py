@@ -4,6 +4,7 @@ and one score per class."""
 import json
 import logging
 import math
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -32,7 +33,7 @@ def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras
     Raises `UserError` in one line where it can't be read, or does not fit the images and classes.
     """
     key = f"model.path={config.path}"
-    model = _load(Path(config.path).expanduser(), key)
+    model = _load(Path(os.path.expanduser(config.path)), key)
     _check_whole(model, key)
     model = _fitted(model, shape, key)
     check_classes(model, classes, key)
