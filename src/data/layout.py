@@ -135,7 +135,7 @@ def class_name(folder: str) -> str:
 
 
 def _composed(name: str) -> str:
-    """A name with its accents composed, as they may not have been typed."""
+    """A name with its accents composed, however they were typed."""
     return unicodedata.normalize("NFC", name)
 
 
