@@ -150,7 +150,7 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}"
 
 
-def _splits(named: Sequence[str], full: Collection[str], key: str) -> dict[str, str]:
+def _splits(named: Sequence[str], full: set[str], key: str) -> dict[str, str]:
     """The folder of each split, in the order train, test, validation; none if no training split is among `named`, of
     which those in `full` hold folders."""
     data_sets: dict[tuple[str, ...], dict[str, list[str]]] = {}

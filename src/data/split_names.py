@@ -19,7 +19,8 @@ def split_of(name: str) -> tuple[str | None, tuple[str, ...]]:
 
     `Training` is `("train", ())`, `seg_test` is `("test", ("seg",))`, `trainset2` is `("train", ("set",))`.
     """
-    splits, others = set(), []
+    splits: set[str] = set()
+    others: list[str] = []
     for word in re.findall(r"[^\W\d_]+", _CAMEL_CASE.sub(" ", name).lower()):
         if match := _SPLIT_WORD.fullmatch(word):
             splits.add(_SPLITS[match[1]])
