@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as schema
+from pydantic_core import to_jsonable_python
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -34,6 +35,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 ImageSize = Annotated[int, Field(ge=4, le=1024)]
 SplitShare = Annotated[float, Field(gt=0, lt=0.5)]
+FLOAT32_MAX = 3.4e38
 Resize = Literal["bilinear", "bicubic", "lanczos", "area", "nearest", "tf_bilinear"]
 
 
@@ -51,6 +53,11 @@ class Preprocess:
     rescale: Positive = 1 / 255
     mean: Annotated[tuple[float, ...], BeforeValidator(_several)] = (0.0,)
     std: Annotated[tuple[Positive, ...], BeforeValidator(_several)] = (1.0,)
+
+    def __post_init__(self) -> None:
+        most = max((255 * self.rescale + abs(mean)) / std for mean in self.mean for std in self.std)
+        if most > FLOAT32_MAX:
+            raise ValueError(f"makes up to {most:.0e} of a pixel; takes what float32 can hold")
 
     def __str__(self) -> str:
         mean, std = (" ".join(f"{value:g}" for value in per_channel) for per_channel in (self.mean, self.std))
@@ -447,8 +454,9 @@ def check(expected: Any, value: Any, key: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Checked settings as JSON-able data: dataclasses as dicts, tuples as lists."""
-    return _adapter(type(value)).dump_python(value, mode="json")
+    """Settings or results as JSON-able data: dataclasses as dicts, tuples as lists, and None for NaN and infinity,
+    which JSON does not have."""
+    return to_jsonable_python(value, inf_nan_mode="null")
 
 
 def canonical(value: Any) -> str:

@@ -15,38 +15,41 @@ from src.train import Task, restore
 
 @dataclass(frozen=True)
 class Artifact:
-    """The bytes of a `.tflite` file, and the types that its scheme asked for."""
+    """The bytes of a `.tflite` file, the types that its scheme asked for, and the weights of its parent that hold NaN
+    or infinity. Of integers these make numbers that mean nothing, so that the file itself doesn't show it."""
 
     content: bytes
     weights: str
     activations: str
+    not_numbers: tuple[str, ...] = ()
 
 
 def float32(config: Quantization, parent: Path, task: Task) -> Artifact:
     """No quantization: weights and activations stay float32."""
-    return Artifact(_convert(parent), "float32", "float32")
+    return _convert(parent, "float32", "float32")
 
 
 def dynamic_range(config: Quantization, parent: Path, task: Task) -> Artifact:
     """int8 weights; activations are quantized as they come, from the range of each inference."""
-    return Artifact(_convert(parent, optimizations=["DEFAULT"]), "int8", "float32")
+    return _convert(parent, "int8", "float32", optimizations=["DEFAULT"])
 
 
 def float16(config: Quantization, parent: Path, task: Task) -> Artifact:
     """float16 weights, widened to float32 when the interpreter loads them."""
-    return Artifact(_convert(parent, optimizations=["DEFAULT"], supported_types=["float16"]), "float16", "float32")
+    return _convert(parent, "float16", "float32", optimizations=["DEFAULT"], supported_types=["float16"])
 
 
 def full_integer(config: FullInteger, parent: Path, task: Task) -> Artifact:
     """int8 weights, activations, input and output; ranges come from representative training images."""
-    content = _convert(
+    return _convert(
         parent,
+        "int8",
+        "int8",
         optimizations=["DEFAULT"],
         representative_dataset=lambda: _representative(config, task),
         supported_ops=["TFLITE_BUILTINS_INT8"],
         inference_type="int8",
     )
-    return Artifact(content, "int8", "int8")
 
 
 def _representative(config: FullInteger, task: Task) -> Iterator[list[np.ndarray]]:
@@ -60,16 +63,20 @@ def _representative(config: FullInteger, task: Task) -> Iterator[list[np.ndarray
 
 def _convert(
     parent: Path,
+    weights: str,
+    activations: str,
     *,
     optimizations: list[str] | None = None,
     supported_types: list[str] | None = None,
     supported_ops: list[str] | None = None,
     representative_dataset: Any = None,
     inference_type: str | None = None,
-) -> bytes:
+) -> Artifact:
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(restore(parent))
+    model = restore(parent)
+    not_numbers = tuple(weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all())
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if optimizations:
         converter.optimizations = [getattr(tf.lite.Optimize, name) for name in optimizations]
     if supported_types:
@@ -81,4 +88,4 @@ def _convert(
     if inference_type:
         converter.inference_input_type = converter.inference_output_type = getattr(tf, inference_type)
     with quiet():
-        return converter.convert()
+        return Artifact(converter.convert(), weights, activations, not_numbers)

@@ -5,7 +5,7 @@ The predictions are those of the shipped file image by image with one thread; ho
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +29,7 @@ CHUNK_BYTES = 4 << 20
 WEIGHTS_BYTES, ACTIVATIONS_BYTES = 8 << 20, 256 << 20
 CHUNKS_PER_WORKER = 32  # at least, so that all are done at about the same time
 PROGRESS_SECONDS = 0.1
+NO_CLASS = -1  # in `Predictions.predicted`; no label is that
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Predictions:
 
     `labels`: int64 `[n]`; `predicted`: int32 `[n]`, the first of equally probable classes; `confidence` and
     `true_confidence`: float32 `[n]`, the probability given to the predicted and to the true class.
+
+    Where a probability is no number (NaN or infinite), `predicted` is `NO_CLASS` and both confidences are 0: such an
+    image counts as wrong.
     """
 
     labels: np.ndarray
@@ -48,6 +52,16 @@ class Predictions:
     def correct(self) -> np.ndarray:
         """bool `[n]`."""
         return self.predicted == self.labels
+
+    @property
+    def no_number(self) -> int:
+        """For how many images the artifact gave no number."""
+        return int(np.count_nonzero(self.predicted == NO_CLASS))
+
+    @property
+    def answers(self) -> np.ndarray:
+        """float64 `[n]`: `predicted`, NaN where there is no class, which equals no other answer."""
+        return np.where(self.predicted == NO_CLASS, np.nan, self.predicted)
 
     @property
     def accuracy(self) -> float:
@@ -62,7 +76,9 @@ class Predictions:
 
     @property
     def ece(self) -> float:
-        return stats.expected_calibration_error(self.confidence, self.correct)
+        """An image without a number counts as sure and wrong: at a confidence of 0 it would be well calibrated."""
+        sure = np.where(self.predicted == NO_CLASS, 1, self.confidence)
+        return stats.expected_calibration_error(sure, self.correct)
 
     def save(self, path: Path) -> None:
         """As `.npz`. The same predictions give the same bytes: numpy stamps every member with 1980-01-01."""
@@ -78,7 +94,28 @@ class Predictions:
     @classmethod
     def load(cls, path: Path) -> "Predictions":
         with np.load(path) as arrays:
-            return cls(**{name: arrays[name] for name in arrays.files})
+            found = {name: arrays[name] for name in arrays.files}
+        # Files from before there was `NO_CLASS` say class 0, with a confidence of NaN.
+        answered = np.isfinite(found["confidence"])
+        found["predicted"] = np.where(answered, found["predicted"], np.int32(NO_CLASS))
+        for name in ("confidence", "true_confidence"):
+            found[name] = np.where(answered, found[name], np.float32(0))
+        return cls(**found)
+
+
+def class_name(predicted: int, classes: Sequence[str]) -> str:
+    """The name of a class for a person, who reads "no number" where there is none."""
+    return "no number" if predicted == NO_CLASS else classes[predicted]
+
+
+def without_number(found: Mapping[str, Predictions]) -> str:
+    """For how many images of which splits an artifact gave no number, as a phrase; empty where it always gave one."""
+    counts = [
+        f"{predictions.no_number:,} of {len(predictions.labels):,} {split} images"
+        for split, predictions in found.items()
+        if predictions.no_number
+    ]
+    return f"gives no number for {', '.join(counts)}" if counts else ""
 
 
 def predict(
@@ -121,8 +158,10 @@ def predict(
     def keep(model: _Model, outputs: np.ndarray, start: int) -> None:
         rows = slice(start, start + len(outputs))
         probabilities = model.probabilities(outputs)
+        answered = np.isfinite(probabilities).all(axis=1)
+        probabilities[~answered] = 0
         # On what the file gives: a softmax in float could make a tie of two logits that differ.
-        predicted[rows] = outputs.argmax(axis=1)
+        predicted[rows] = np.where(answered, outputs.argmax(axis=1), NO_CLASS)
         each = np.arange(len(outputs))
         confidence[rows] = probabilities[each, predicted[rows]]
         true_confidence[rows] = probabilities[each, _checked(split.labels[rows], model)]
@@ -271,7 +310,7 @@ class _Model:
         alone = np.concatenate([self.run(image[None]) for image in images[:2]])
         try:
             together = self.run(images)
-            if len(together) == len(images) and np.array_equal(together[:2], alone):
+            if len(together) == len(images) and np.array_equal(together[:2], alone, equal_nan=True):
                 return together, len(images)
         except (ValueError, RuntimeError):
             pass  # a shape that is fixed inside the graph
@@ -296,14 +335,16 @@ class _Model:
         return self.interpreter.get_tensor(self.output["index"])
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """float32 `[n, classes]` of what the artifact gave."""
+        """float32 `[n, classes]` of what the artifact gave: NaN in a row of logits that holds NaN or +inf, or nothing
+        but -inf. A single -inf is a class that the model rules out."""
         scale, zero_point = self.output["quantization"]
         values = outputs.astype(np.float32)
         if scale:
             values = (values - np.float32(zero_point)) * np.float32(scale)
         if not self.softmax:
             return values
-        exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+        with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is counted and said
+            exponentials = np.exp(values - values.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 

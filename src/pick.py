@@ -92,15 +92,24 @@ class Candidate:
 def candidates(rows: Sequence[dict[str, Any]], wanted: Settings) -> list[Candidate]:
     """Every variant but the dense baselines, those that qualify first, by what is minimized; then by how little they
     fail."""
-    found = [Candidate(row, *_refused(row, wanted)) for row in rows if not row["is_baseline"]]
+    baselines = {row["training"]: row for row in rows if row["is_baseline"]}
+    found = [
+        Candidate(row, *_refused(row, baselines.get(row["training"], {}), wanted))
+        for row in rows
+        if not row["is_baseline"]
+    ]
     minimized = MINIMIZE[wanted.minimize]
     return sorted(found, key=lambda c: (bool(c.refused), c.excess, c.row.get(minimized) or 0, c.row["gzip_bytes"] or 0))
 
 
-def _refused(row: dict[str, Any], wanted: Settings) -> tuple[tuple[str, ...], float]:
+def _refused(row: dict[str, Any], baseline: dict[str, Any], wanted: Settings) -> tuple[tuple[str, ...], float]:
     """Why not, and the largest factor by which a constraint is exceeded."""
     if row["failed"]:
         return (row["failed"],), float("inf")
+    if row.get("no_number"):
+        return (row["no_number"],), float("inf")
+    if baseline.get("no_number"):
+        return (f"its dense baseline {baseline['no_number']}",), float("inf")
     if row.get("validation_accuracy_drop") is None:
         return ("was not compared on the validation split",), float("inf")
     reasons, excess = [], 0.0
@@ -203,7 +212,8 @@ def _reported(chosen: Candidate, sweep: str, wanted: Settings) -> list[str]:
     faster = "no latency was measured"
     if row.get("latency_ms_median") is not None:
         claimed = "no sure difference in latency" if row["no_difference"] else f"{times(row['speedup'])} × as fast"
-        claimed += f" [{times(row['speedup_low'])}, {times(row['speedup_high'])}]"
+        if row.get("speedup") is not None:
+            claimed += f" [{times(row['speedup_low'])}, {times(row['speedup_high'])}]"
         faster = f"{claimed}, median {three(row['latency_ms_median'])} ms"
     return [
         f"chosen      {chosen.label} of {sweep}",

@@ -1,6 +1,7 @@
 """What a finished sweep recorded, as the commands that come after it read it: sweep, rows, predictions, artifacts."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,6 +58,9 @@ def find_sweep(store: Store, wanted: str, partial: bool = False, key: str = "swe
         raise UserError(f"{key}={wanted}: {run.name} is {run.status} ({why}){can}")
     if not found:
         raise UserError(f"{key}={wanted}: {run.name} has no {COMPARISON}; takes one that is whole")
+    for latency in filter(None, found["conditions"]["latency"]):
+        if latency["noise_floor"] is None:  # JSON has no infinity, which is what no round gives
+            latency["noise_floor"] = math.inf
     return Sweep(run, tuple(found["variants"]), found["conditions"])
 
 

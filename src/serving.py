@@ -48,6 +48,7 @@ class Classifier:
 
     def predict(self, images: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """One dict per image: its `label`, the `score` of that in [0, 1], and `scores` of the most probable classes.
+        Where the model gives no number (NaN), `label` and `score` are None and `scores` is empty.
 
         `images` is an array `[n, height, width, channels]`, a list of images of any kind, a table with one column of
         them, or one image. Raises `ValueError` for what is no image.
@@ -85,6 +86,8 @@ class Classifier:
             raise ValueError(f"image {index}: {error}") from None
 
     def _named(self, scores: np.ndarray) -> dict[str, Any]:
+        if not np.isfinite(scores).all():
+            return {"label": None, "score": None, "scores": {}}
         best = np.argsort(-scores, kind="stable")[:SCORES]
         named = {self.classes[i]: float(scores[i]) for i in best}
         return {"label": self.classes[best[0]], "score": float(scores[best[0]]), "scores": named}

@@ -13,7 +13,7 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,14 @@ import numpy as np
 from src import audit, backend, benchmark, locks, machine, serving
 from src.config import Config, Step, UserError, canonical, plain
 from src.data import Dataset
-from src.evaluate import Predictions, predict
+from src.evaluate import NO_CLASS, Predictions, class_name, predict, without_number
 from src.progress import Progress
 from src.tracking import (
     AUDIT,
     CHECKPOINT,
     FILES,
     MEASURED,
+    NO_NUMBER,
     PREPROCESSING,
     Store,
     artifact_path,
@@ -251,7 +252,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
         with ThreadPoolExecutor(1) as aside:
             # gzip takes seconds on sparse float weights; zlib lets go of the GIL.
             auditing = aside.submit(audit.audit, artifact, True, config.audit.compressors)
-            metrics = {}
+            metrics, predicted = {}, {}
             for split_name, split in data.splits().items():
                 predictions = predict(
                     artifact,
@@ -262,6 +263,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                     logits=logits,
                 )
                 predictions.save(scratch / predictions_path(split_name))
+                predicted[split_name] = predictions
                 metrics[f"{split_name}_accuracy"] = predictions.accuracy
                 if split_name == "test":
                     metrics["balanced_accuracy"] = predictions.balanced_accuracy
@@ -274,6 +276,9 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
         }
         assert tuple(metrics) == MEASURED
         metrics |= {f"{name}_bytes": size for name, size in found.compressors.items()}
+        metrics |= {f"{split}{NO_NUMBER}": its.no_number for split, its in predicted.items() if its.no_number}
+        if no_number := _no_number(predicted, converted.not_numbers):
+            log.warning("%s %s", name, no_number)
         asked = audit.Asked(converted.weights, converted.activations, _pruned(stage, store))
         (scratch / PREPROCESSING).write_text(json.dumps(of_images, indent=1, ensure_ascii=False), encoding="utf-8")
         (scratch / AUDIT).write_text(
@@ -290,17 +295,26 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                 "input_dtype": found.input_dtype,
                 "output_dtype": found.output_dtype,
                 "float_operators": _counted(op.name for op in found.operators if op.computes == "float"),
-            },
+            }
+            | ({"no_number": no_number} if no_number else {}),
         )
         _keep(scratch, request, store, run_id)
     return run_id
+
+
+def _no_number(predicted: Mapping[str, Predictions], weights: Sequence[str]) -> str:
+    """Why a variant can't be trusted, as a phrase that goes on from its name; empty where it can."""
+    others = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
+    made = f"is made from weights that are no numbers: {weights[0]}{others}" if weights else ""
+    return "; it ".join(filter(None, [without_number(predicted), made]))
 
 
 def _preprocessing(config: Config, data: Dataset, test: Predictions, logits: bool) -> dict[str, Any]:
     """What turns a user's image into what the model takes, and what it gives into labels; with one test image as
     base64 of a PNG file and what this variant says of it."""
     of_data = config.data.settings
-    pixels = data.test.read(np.arange(1))[0]
+    shown = int(np.argmax(test.predicted != NO_CLASS))  # the first image that has a class; the first where none has
+    pixels = data.test.read(np.array([shown]))[0]
     return {
         "classes": list(data.classes),
         "image_shape": list(data.shape),
@@ -309,7 +323,7 @@ def _preprocessing(config: Config, data: Dataset, test: Predictions, logits: boo
         "preprocess": plain(config.model.settings.preprocess),
         "logits": logits,
         "example": serving.example(pixels),
-        "example_predicted": data.classes[test.predicted[0]],
+        "example_predicted": class_name(test.predicted[shown], data.classes),
     }
 
 

@@ -50,6 +50,7 @@ MEASURED = (
     "gzip_bytes",
     "sparsity",
 )
+NO_NUMBER = "_no_number"  # after a split's name: for how many of its images; only where there are any
 LATENCY = ("latency_ms_mean", "latency_ms_std", "latency_ms_median", "latency_ms_p90")
 COMPARED = ("test_accuracy_drop", "gzip_ratio", "speedup")
 # What a run says of the sweep that it is in, and a later sweep that takes it over says anew.
@@ -304,7 +305,7 @@ class Store:
             (whole / artifact_path(record.tags["variant"])).rename(whole / artifact_path(variant))
             shutil.rmtree(whole / PYFUNC, ignore_errors=True)  # what is registered stays with the run that was chosen
             self.keep_all(run_id, whole)
-            measured = {*MEASURED, *(name for name in record.metrics if name.endswith("_bytes"))}
+            measured = {*MEASURED, *(name for name in record.metrics if name.endswith(("_bytes", NO_NUMBER)))}
             self.log(run_id, metrics={name: value for name, value in record.metrics.items() if name in measured})
         return run_id
 

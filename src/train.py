@@ -164,14 +164,17 @@ def optimise(
 
 
 def accuracy(predict: Callable[[np.ndarray], Any], split: Split, how: Preprocess, batch_size: int) -> float:
-    """Share of the images of `split` of whose scores (a tensor `[batch_size, classes]`) the right one is highest."""
+    """Share of the images of `split` of whose scores (a tensor `[batch_size, classes]`) the right one is highest.
+
+    Scores that are no numbers are wrong: `argmax` takes the first NaN for the highest.
+    """
     correct = 0
     for images, labels in split.batches(batch_size):
         # Padded to a full batch: one shape, one compilation.
         padded = np.zeros((batch_size, *images.shape[1:]), images.dtype)
         padded[: len(images)] = images
         scores = predict(preprocess(padded, how)).numpy()[: len(images)]
-        correct += int((scores.argmax(-1) == labels).sum())
+        correct += int(((scores.argmax(-1) == labels) & np.isfinite(scores.max(-1))).sum())
     return correct / len(split)
 
 

@@ -18,7 +18,18 @@ from src.config import Benchmark as BenchmarkSettings
 from src.data import Dataset
 from src.evaluate import Predictions, predict
 from src.stats import Interval
-from src.tracking import AUDIT, PREPROCESSING, SPLITS, Damaged, Record, Store, artifact_path, predictions_path, sha256
+from src.tracking import (
+    AUDIT,
+    NO_NUMBER,
+    PREPROCESSING,
+    SPLITS,
+    Damaged,
+    Record,
+    Store,
+    artifact_path,
+    predictions_path,
+    sha256,
+)
 
 USAGE = """\
 Usage: python -m src.verify [RUN_ID] [KEY=VALUE …]
@@ -195,6 +206,8 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     found = audit.audit(artifact)
     metrics = {f"{name}_accuracy": each.accuracy for name, each in predictions.items()}
     metrics |= {"balanced_accuracy": predictions["test"].balanced_accuracy}
+    counted = {f"{name}{NO_NUMBER}": each.no_number for name, each in predictions.items()}
+    metrics |= {name: count for name, count in counted.items() if count or name in record.metrics}
     metrics |= {"tflite_bytes": found.tflite_bytes, "gzip_bytes": found.gzip_bytes, "sparsity": found.sparsity}
     return Again(artifact, predictions, metrics), problems
 

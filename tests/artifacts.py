@@ -77,7 +77,7 @@ def build(folder: Path) -> Tiny:
 
     contents = {scheme: converter(model, scheme).convert() for scheme in (*SCHEMES, "uint8")}
     contents |= {"logits": converter(logits, "none").convert(), "logits-fiq": converter(logits, "fiq").convert()}
-    for name, function in fixed_to_one_image(tf, keras, logits).items():
+    for name, function in {**fixed_to_one_image(tf, keras, logits), **without_numbers(tf, logits)}.items():
         contents[name] = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
 
     dense = logits.layers[-2]
@@ -123,6 +123,41 @@ def fixed_to_one_image(tf: Any, keras: Any, logits: Any) -> dict[str, Callable[.
         return logits(x - tf.reduce_mean(x, axis=0, keepdims=True) / 2)
 
     return {f.__name__: tf.function(f).get_concrete_function(signature) for f in (fixed, mixing)}
+
+
+BRIGHT = -0.686  # mean of a preprocessed image, above which `without_numbers` gives none: about half of them
+
+
+def without_numbers(tf: Any, logits: Any) -> dict[str, Callable[..., Any]]:
+    """Graphs whose answer to a bright image is none: logits that are NaN, infinite or all -inf, probabilities that are
+    NaN; and, which is an answer, one class ruled out by -inf. The converter writes an infinite constant as the largest
+    float32 (TensorFlow 2.21), so infinities are computed."""
+    signature = tf.TensorSpec([1, *SHAPE], tf.float32)
+
+    def mean(x: Any) -> Any:
+        return tf.reduce_mean(x, axis=(1, 2, 3))[:, None]
+
+    def minus_infinity(x: Any) -> Any:
+        return tf.math.log(tf.nn.relu(-10 - mean(x)))
+
+    def nan(x: Any) -> Any:
+        return tf.where(mean(x) > BRIGHT, tf.constant([[float("nan")] * CLASSES]), logits(x))
+
+    def inf(x: Any) -> Any:
+        beyond = tf.concat([tf.exp(1000 * (mean(x) + 10)), logits(x)[:, 1:]], axis=1)
+        return tf.where(mean(x) > BRIGHT, beyond, logits(x))
+
+    def nothing(x: Any) -> Any:
+        return tf.where(mean(x) > BRIGHT, tf.concat([minus_infinity(x)] * CLASSES, axis=1), logits(x))
+
+    def nan_softmax(x: Any) -> Any:
+        return tf.nn.softmax(nan(x))
+
+    def ruled_out(x: Any) -> Any:
+        return tf.concat([minus_infinity(x), logits(x)[:, 1:]], axis=1)
+
+    graphs = (nan, inf, nothing, nan_softmax, ruled_out)
+    return {graph.__name__: tf.function(graph).get_concrete_function(signature) for graph in graphs}
 
 
 def out_of_bounds(content: bytes) -> bytes:

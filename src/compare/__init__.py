@@ -3,6 +3,7 @@ differences, and the report."""
 
 import datetime
 import logging
+import math
 import os
 import shlex
 import sys
@@ -23,7 +24,7 @@ from src.progress import Progress
 from src.recorded import COMPARISON
 from src.report import figures
 from src.report.page import page, sentence
-from src.tracking import AUDIT, LATENCY, MEASURED, Record, Store, artifact_path, predictions_path
+from src.tracking import AUDIT, LATENCY, MEASURED, NO_NUMBER, Record, Store, artifact_path, predictions_path
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,9 @@ def show(closed: Closed, store: Store, parent: str) -> None:
 
 def footnotes(comparison: report.Comparison) -> Iterator[str]:
     """What those words of the table mean that it can't explain itself, a line each."""
+    for row in comparison.rows:
+        if row.no_number and not row.is_baseline:
+            yield f"{row.label} {row.no_number}: such an image counts as wrong, and the variant is never chosen."
     drops = [(row.verdict.call, row.paired.drop) for row in comparison.rows if row.verdict and row.paired]
     if any(call == "undecided" and (drop.low > 0 or drop.high < 0) for call, drop in drops):
         yield f"undecided though 0 is outside: not sure among {len(drops)} comparisons (McNemar's test, Holm)."
@@ -154,7 +158,7 @@ def _training(
         rows[found.name] = _timed(rows[found.name], found)
     for name, record in records.items():
         row = rows[name]
-        new = {key: value for key, value in row.metrics.items() if key not in MEASURED}
+        new = {key: value for key, value in row.metrics.items() if key not in MEASURED and not key.endswith(NO_NUMBER)}
         tags = {"latency_host": measured.host.hostname, "data_fingerprint": data.fingerprint}
         tags |= {"verdict": str(row.verdict)} if row.verdict else {}
         tags |= {"worst_class": row.worst_class[0]} if row.worst_class else {}
@@ -191,9 +195,11 @@ def _row(entry: Entry, record: Record | None, store: Store) -> report.Row:
         run_id=record.run_id,
         reused_from=record.tags.get("reused_from"),
         digest=record.tags["digest"],
-        metrics={name: record.metrics[name] for name in MEASURED},
+        metrics={name: record.metrics[name] for name in MEASURED}
+        | {name: count for name, count in record.metrics.items() if name.endswith(NO_NUMBER)},
         layers=tuple(Layer(**layer) for layer in store.json(record.run_id, AUDIT).get("layers", ())),
         found=record.tags.get("audit", ""),
+        no_number=record.tags.get("no_number", ""),
         is_baseline=entry.is_baseline,
         url=store.url(record.run_id),
     )
@@ -230,7 +236,7 @@ def judge(
             "mcnemar_p_holm": float(adjusted[name]),
             "right_to_wrong": found.right_to_wrong,
             "wrong_to_right": found.wrong_to_right,
-            "agreement": stats.agreement(dense.predicted, test[name].predicted),
+            "agreement": stats.agreement(dense.answers, test[name].answers),
             "ece": test[name].ece,
             "ece_change": test[name].ece - dense.ece,
             **_interval("worst_class_drop", worst_drop.drop),
@@ -256,7 +262,7 @@ def _timed(row: report.Row, found: benchmark.Latency) -> report.Row:
     latency |= {"load_ms": found.load_ms, "first_inference_ms": found.first_ms}
     if found.peak_memory_bytes is not None:
         latency["peak_memory_bytes"] = found.peak_memory_bytes
-    if not row.is_baseline:
+    if not row.is_baseline and math.isfinite(found.speedup.high):  # of too few rounds nothing is known
         latency |= _interval("speedup", found.speedup)
     return replace(
         row,
@@ -270,6 +276,8 @@ def _description(row: report.Row) -> str:
     """A few lines for the run's page in the MLflow UI."""
     if row.failed:
         return row.failed
+    if row.no_number:
+        return f"It {row.no_number}: no number to trust." if row.is_baseline else f"It {row.no_number}: never chosen."
     if row.is_baseline:
         return "The dense baseline: what every other variant of this training is compared with."
     lines = [f"Test accuracy {100 * row.metrics['test_accuracy']:.2f} %."]

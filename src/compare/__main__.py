@@ -88,6 +88,10 @@ def compare(wanted: Settings) -> None:
     for letter, own, other in (("A", rows[0], rows[1]), ("B", rows[1], rows[0])):
         if alone := [label for label in own if label not in other]:
             console.print(f"only in {letter}: {', '.join(alone)}", markup=False)
+    for letter, own in (("A", rows[0]), ("B", rows[1])):
+        for label, row in own.items():
+            if row.get("no_number"):
+                console.print(f"{label} of {letter} {row['no_number']}", markup=False)
     for line in _summary(changes):
         console.print(line, markup=False)
 

@@ -7,7 +7,7 @@ from scipy.special import ndtri
 
 from src import stats
 from src.data import Dataset
-from src.evaluate import Predictions
+from src.evaluate import Predictions, class_name
 from src.report import Damaged, Effect
 from src.stats import Interval
 
@@ -69,7 +69,11 @@ def damaged(baseline: str, test: Mapping[str, Predictions], data: Dataset) -> tu
             image,
             str(data.test.ids[i]),
             data.classes[dense.labels[i]],
-            {name: data.classes[found.predicted[i]] for name, found in others.items() if not found.correct[i]},
+            {
+                name: class_name(found.predicted[i], data.classes)
+                for name, found in others.items()
+                if not found.correct[i]
+            },
             float(np.asarray(lost)[i]),
         )
         for i, image in zip(chosen, pixels, strict=True)

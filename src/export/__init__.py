@@ -85,6 +85,7 @@ def card(what: Exported) -> str:
         conditions=what.conditions,
         worst=worst,
         found=run.tags.get("audit", ""),
+        no_number=run.tags.get("no_number", ""),
     )
 
 

@@ -22,4 +22,4 @@ if given["dtype"] != np.float32:  # full integer: scale and zero point are in th
 interpreter.set_tensor(given["index"], values[None])
 interpreter.invoke()
 scores = interpreter.get_tensor(result["index"])[0]
-print(labels[scores.argmax()])
+print(labels[scores.argmax()] if np.isfinite(scores.max()) else "no number")

@@ -69,6 +69,8 @@ def kind(row: Row) -> str:
     """The one word by which a row is coloured."""
     if row.is_baseline:
         return "baseline"
+    if row.no_number:
+        return "worse"
     return row.verdict.call.split()[0] if row.verdict else "undecided"
 
 

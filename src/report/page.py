@@ -29,6 +29,7 @@ def page(sweep: Sweep, drawn: Sequence[Drawn]) -> str:
             for index, (comparison, its) in enumerate(zip(sweep.comparisons, drawn, strict=True))
         ],
         failed=[row for row in sweep.rows if row.failed],
+        no_number=[row for row in sweep.rows if row.no_number],
         duplicates=duplicates(sweep.rows),
         style=_source("page.css"),
         script=_source("page.js"),
@@ -39,10 +40,12 @@ def sentence(comparison: Comparison, judged: Compare) -> str:
     """The question answered: what the smallest variant costs that is within the margin on the validation split with
     the upper end of its interval; reported on the test split."""
     margin = judged.margin
+    if comparison.baseline and comparison.baseline.no_number:
+        return f"The dense baseline {comparison.baseline.no_number}: what is compared with it says nothing"
     row = answer(comparison, margin)
     if row is None:
         nearest = min(
-            (row for row in comparison.rows if row.validation and not row.is_baseline),
+            (row for row in comparison.rows if row.validation and not row.is_baseline and not row.no_number),
             key=lambda row: row.validation.drop.high if row.validation else 1.0,
             default=None,
         )
@@ -76,11 +79,14 @@ def sentence(comparison: Comparison, judged: Compare) -> str:
 
 
 def answer(comparison: Comparison, margin: float) -> Row | None:
-    """The smallest variant whose drop on the validation split is within the margin, interval included."""
+    """The smallest variant whose drop on the validation split is within the margin, interval included; None where it,
+    or the baseline, gives what is no number."""
+    if comparison.baseline and comparison.baseline.no_number:
+        return None
     fit = [
         row
         for row in comparison.rows
-        if row.validation and row.paired and not row.is_baseline and not row.failed
+        if row.validation and row.paired and not row.is_baseline and not row.failed and not row.no_number
         if row.validation.drop.high <= margin
     ]
     return min(fit, key=lambda row: row.metrics["gzip_bytes"], default=None)

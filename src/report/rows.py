@@ -20,7 +20,8 @@ class Row:
     `metrics` has the names that MLflow shows; `paired` compares on the test split, which only reports, `validation` on
     the one that selects; `speedup` is the ratio of the baseline's latency to this variant's, and `no_difference` says
     that none is sure to exceed the noise floor; `worst_class` is the class that lost most; `found` what the audit has
-    to say.
+    to say; `no_number` goes on from the name where the variant gave NaN or infinity, or is made of it: then it is never
+    chosen.
     """
 
     variant: str
@@ -37,6 +38,7 @@ class Row:
     worst_class: tuple[str, PairedDrop] | None = None
     layers: tuple[Layer, ...] = ()
     found: str = ""
+    no_number: str = ""
     failed: str | None = None
     is_baseline: bool = False
     url: str = ""
@@ -171,6 +173,7 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
         record |= {name: row.metrics.get(name) for name in names}
         record["worst_class"] = row.worst_class[0] if row.worst_class else None
         record["verdict"] = row.verdict.call if row.verdict else None
+        record["no_number"] = row.no_number or None
         record["needs_images"] = row.verdict.needs_images if row.verdict else None
         record |= {key: getattr(row, key) for key in ("no_difference", "is_baseline")}
         record |= {key: getattr(row, key) for key in ("failed", "run_id", "reused_from", "digest")}

@@ -12,6 +12,7 @@ from rich.box import Box
 from rich.console import Console
 from rich.table import Table
 
+from src.config import plain
 from src.report.numbers import interval, percent, points, size, three, times
 from src.report.rows import Row, records
 
@@ -72,7 +73,8 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row], conditions: Mapping[str, Any]) -> str:
-    return json.dumps({"conditions": conditions, "variants": records(rows)}, indent=1, ensure_ascii=False) + "\n"
+    found = plain({"conditions": conditions, "variants": records(rows)})
+    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _headings(confidence: float) -> tuple[str, ...]:
@@ -88,6 +90,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     if row.paired and row.verdict:
         drop = f"{points(row.paired.drop.estimate)} {interval(row.paired.drop)}"
         verdict = {"equal within the margin": "equal"}.get(row.verdict.call, row.verdict.call)
+    if row.no_number:
+        verdict = "no number"
     if not row.is_baseline and "gzip_ratio" in m:
         smaller = f"{times(1 / m['gzip_ratio'])}x"
     if row.speedup and not row.is_baseline:
