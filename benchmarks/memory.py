@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from src import machine
+
 SIDE = 224
 CLASSES = 10
 BATCH = 64
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def threads() -> int:
-    return len(os.sched_getaffinity(0))
+    return len(machine.cores())
 
 
 # --- The images ------------------------------------------------------------------------------------------------
@@ -223,7 +225,8 @@ def _timed(batches: Callable[[], Iterator[Any]], count: int) -> tuple[float, flo
 
 
 def peak_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
 
 
 def in_a_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ for (prune, quant), config in configs.items():
     with ThreadPoolExecutor(1) as aside:
         auditing = aside.submit(audit.audit, artifact, attribute=True)
         for split in data.splits().values():
-            predict(artifact, split, task.preprocess, threads=machine.usable_cores(), logits=task.logits)
+            predict(artifact, split, task.preprocess, threads=len(machine.cores()), logits=task.logits)
         auditing.result()
 """
 

@@ -78,7 +78,7 @@ def share_of_cores(parallel: int) -> Iterator[None]:
     if parallel <= 1 or not machine.can_pin():
         yield
         return
-    whole = sorted(os.sched_getaffinity(0))
+    whole = machine.cores()
     with contextlib.ExitStack() as held:
         slot = _free_slot(parallel, held)
         share = whole[slot * len(whole) // parallel : (slot + 1) * len(whole) // parallel]

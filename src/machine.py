@@ -15,9 +15,9 @@ import psutil
 # --- Cores -----------------------------------------------------------------------------------------------------
 
 
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if can_pin() else os.cpu_count() or 1
+def cores() -> list[int]:
+    """The cores that this process may use, by their numbers."""
+    return sorted(os.sched_getaffinity(0)) if can_pin() else list(range(os.cpu_count() or 1))
 
 
 def can_pin() -> bool:

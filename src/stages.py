@@ -258,7 +258,7 @@ def _measured_artifact(request: Request, store: Store, scratch: Path) -> str:
                     artifact,
                     split,
                     config.model.settings.preprocess,
-                    threads=machine.usable_cores(),
+                    threads=len(machine.cores()),
                     progress=_counting(split_name, len(split)),
                     logits=logits,
                 )

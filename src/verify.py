@@ -184,7 +184,7 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     artifact = store.file(record.run_id, artifact_path(record.tags["variant"]))
     logits = getattr(model.settings, "logits", None)
     predictions = {
-        name: predict(artifact, split, model.settings.preprocess, threads=machine.usable_cores(), logits=logits)
+        name: predict(artifact, split, model.settings.preprocess, threads=len(machine.cores()), logits=logits)
         for name, split in data.splits().items()
     }
     for split in SPLITS:

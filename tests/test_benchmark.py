@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,11 +18,17 @@ import pytest
 from artifacts import SCHEMES, Tiny
 from conftest import Place
 
+from src import recorded
+from src import report as pages
 from src.benchmark import FIRST_LOOK, NEXT_LOOK, Plan, Report, allocate, call, measure, precise
-from src.benchmark.__main__ import names
+from src.benchmark.__main__ import names, notes
 from src.benchmark.child import operators
-from src.config import Benchmark, plain
+from src.config import Benchmark, Compare, plain
+from src.export.__main__ import conditions
+from src.report.figures import Drawn
+from src.report.page import page
 from src.stats import Interval, bootstrap_ratio
+from src.tracking import Record
 
 QUICK = Benchmark(instances=3, rounds=3, warmup=1)
 
@@ -89,6 +96,24 @@ def test_the_report_is_plain_data_with_all_that_was_asked_for(report: Report) ->
     assert set(data["seconds"]) == {"probes", "loading", "rounds", "processes", "operators", "total"}
     assert data["instances"] == 3
     assert data["control"]["low"] <= data["control"]["estimate"] <= data["control"]["high"]
+
+
+def test_what_the_system_does_not_tell_is_null_in_json_and_said_wherever_it_is_shown(report: Report) -> None:
+    host = replace(report.host, load_before=None, load_during=None, others_cores=None)
+    silent = replace(report, host=host, variants=tuple(replace(v, peak_memory_bytes=None) for v in report.variants))
+    as_json = json.loads(json.dumps(plain(silent)))
+    assert [as_json["host"][name] for name in ("load_before", "load_during", "others_cores")] == [None] * 3
+    said = " ".join(notes(silent))
+    assert f"{host.cores} cores; load not known." in said
+    assert "How busy other processes kept this machine is not known: this system does not tell." in said
+    assert "Memory is not measured: this system does not tell how much a process has had." in said
+    drawn = Drawn({"latency": ["<svg></svg>"]}, {})
+    sweep = pages.Sweep("sweep", "today", (pages.Comparison("", (), latency=silent),), Compare(), {"what": "x"})
+    assert f"{host.cores} cores, load not known), {host.runtime}" in page(sweep, [drawn])
+    of_all = {"compare": {"confidence": 0.95}, "latency": [as_json]}
+    run = Record("0" * 32, "sweep", "FINISHED", 0.0, None, {}, {}, {})
+    card = " ".join(conditions(recorded.Sweep(run, (), of_all), run))
+    assert f"({host.cores} cores, load not known), {host.runtime}" in card
 
 
 def test_the_same_file_under_two_names_is_measured_as_two_files(tiny: Tiny) -> None:
