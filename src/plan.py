@@ -100,13 +100,17 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose) -> tuple[Varian
         found.setdefault(variant.stage.key, variant)
     common = set.intersection(*(set(variant.overrides) for variant in found.values()))
     variants = list(found.values())
-    if len(baselines) > 1:
-        for i, variant in enumerate(variants):
-            varying = (o for o in variant.overrides if o not in common and group_of(o) not in groups)
-            variants[i] = replace(variant, training=" ".join(varying))
+    # What all variants of a training share names it; what only some have is theirs: the compressors of the audit, say.
+    shared = {
+        key: set.intersection(*(set(v.overrides) for v in variants if v.chain[0].key == key)) for key in baselines
+    }
+    for i, variant in enumerate(variants):
+        of_training = shared[variant.chain[0].key] - common
+        varying = (o for o in variant.overrides if o in of_training and group_of(o) not in groups)
+        variants[i] = replace(variant, training=" ".join(varying))
     order = {key: i for i, key in enumerate(baselines)}
     variants.sort(key=lambda v: order[v.chain[0].key])
-    return tuple(_distinctly_named(variants, groups, common))
+    return tuple(_distinctly_named(variants, shared))
 
 
 def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
@@ -250,7 +254,7 @@ def _name(config: Config) -> str:
     return "-".join(step.name for step in (*config.transforms, config.quant))
 
 
-def _distinctly_named(variants: list[Variant], groups: set[str], common: set[str]) -> list[Variant]:
+def _distinctly_named(variants: list[Variant], shared: Mapping[str, set[str]]) -> list[Variant]:
     """Where one name would stand for several variants of a training, the overrides in which they differ join it."""
     count: dict[tuple[str, str], int] = {}
     for v in variants:
@@ -258,7 +262,7 @@ def _distinctly_named(variants: list[Variant], groups: set[str], common: set[str
     named = []
     for v in variants:
         if count[v.training, v.name] > 1:
-            own = tuple(o for o in v.overrides if o not in common and group_of(o) in groups and "." in o.split("=")[0])
+            own = tuple(o for o in v.overrides if o not in shared[v.chain[0].key] and "." in o.split("=")[0])
             v = replace(v, name=" ".join([v.name, *own]), own=own)
         named.append(v)
     return named

@@ -1,5 +1,6 @@
 """What a finished sweep recorded, as the commands that come after it read it: sweep, rows, predictions, artifacts."""
 
+import datetime
 import json
 import math
 import re
@@ -36,17 +37,21 @@ def open_store(tracking: Tracking) -> Store:
 
 
 def find_sweep(store: Store, wanted: str, partial: bool = False, key: str = "sweep") -> Sweep:
-    """`wanted` is `latest`, the name of a sweep or the id of its parent run.
+    """`wanted` is `latest`, the name of a sweep, the id of its parent run, or the beginning of one of them.
 
-    Raises `UserError` for a sweep that there is not, that still runs, or of which a part failed, unless `partial` takes
-    what there is.
+    Raises `UserError` for a sweep that there is not, for what could be several, for one that still runs, or of which a
+    part failed, unless `partial` takes what there is.
     """
-    sweeps = store.search("tags.kind = 'sweep'")
+    sweeps = store.search("tags.kind = 'sweep'", 1 if wanted == "latest" else 1_000_000)
     if not sweeps:
         raise UserError(f"{key}={wanted}: no sweep in {store.uri}; `make sweep` runs one")
-    chosen = [s for s in sweeps if wanted in (s.run_id, s.name)] if wanted != "latest" else sweeps
+    named = [s for s in sweeps if wanted in (s.run_id, s.name, "latest")]
+    chosen = named or [s for s in sweeps if s.run_id.startswith(wanted) or s.name.startswith(wanted)]
     if not chosen:
         raise UserError(f"{key}={wanted}: no such sweep; takes latest or one of {_some(s.name for s in sweeps)}")
+    if len(chosen) > 1:
+        could = (f"{s.run_id} ({s.name}, begun {_date(s)}: {s.tags.get('command', '')})" for s in chosen)
+        raise UserError(f"{key}={wanted}: could be {len(chosen)} sweeps; takes the run id of one: {_some(could)}")
     run = chosen[0]
     if run.status == "RUNNING":
         raise UserError(f"{key}={wanted}: {run.name} is still running; takes one that is over")
@@ -93,6 +98,10 @@ def artifact(store: Store, record: Record) -> Path:
 def preprocessing(store: Store, record: Record) -> dict[str, Any]:
     """What turns a user's image into the artifact's input, and its outputs into labels."""
     return json.loads(file(store, record, PREPROCESSING).read_text(encoding="utf-8"))
+
+
+def _date(run: Record) -> str:
+    return f"{datetime.datetime.fromtimestamp(run.started):%Y-%m-%d %H:%M:%S}"
 
 
 def _some(names: Any, most: int = 4) -> str:

@@ -6,6 +6,7 @@ came of each.
 
 import gc
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ def run(
     # Of a large sweep a tenth of the time went into looking for garbage among modules that stay.
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
-    name = f"sweep-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = new_name()
     parent = store.start(
         "sweep", name, tags={"command": command}, params={"data": config.data.name, "variants": len(variants)}
     )
@@ -98,6 +99,12 @@ def run(
         failed = [f"failed: {label}: {why}" for label, why in closed.failed.items()]
         raise Failed("\n".join([*failed, "what is done is kept, and the same command tries the rest again"]))
     return parent
+
+
+def new_name() -> str:
+    """When it began and a random part: sweeps that begin in the same second, of several machines too, have a name, and
+    so a folder of reports, of their own."""
+    return f"sweep-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 def launch_here(log_file: Path) -> Launch:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from src.tracking import check_writable
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 _INTERPOLATED = "any value is interpolated"
+
+# Of the names of Hydra's folders: two runs that begin in the same second have one each.
+OmegaConf.register_new_resolver("random", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
 def composer(hydra_overrides: Sequence[str]) -> Compose:

@@ -1,0 +1,98 @@
+"""Every sweep has a name and folders of its own, and a name that could mean several is an error that lists them."""
+
+import contextlib
+import json
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from src import plan, recorded, report, sweep
+from src.cli.compose import CONF, composer
+from src.config import Tracking, UserError
+from src.tracking import Store
+
+
+def test_sweeps_that_begin_in_the_same_second_have_names_of_their_own() -> None:
+    names = [sweep.new_name() for _ in range(100)]
+    assert len(set(names)) == 100
+    assert all(re.fullmatch(r"sweep-\d{8}-\d{6}-[0-9a-f]{6}", name) for name in names)
+
+
+@pytest.mark.parametrize("key", ["run", "sweep"])
+def test_runs_that_begin_in_the_same_second_have_hydra_folders_of_their_own(key: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        configs = [compose("config", return_hydra_config=True) for _ in range(5)]
+    folders = [config.hydra[key].dir for config in configs]
+    assert len(set(folders)) == 5
+    assert [config.hydra[key].dir for config in configs] == folders, "one run has one folder"
+
+
+def test_variants_that_differ_in_what_no_group_says_have_names_of_their_own() -> None:
+    grid = [[f"quant={quant}", f"audit.compressors=[{name}]"] for quant in ("drq", "fiq") for name in ("xz", "gzip9")]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        alone = plan.expand(grid, composer([]))
+        seeds = plan.expand([[*own, f"seed={seed}"] for own in grid for seed in (0, 1)], composer([]))
+    names = [f"none-{quant} audit.compressors=[{name}]" for quant in ("drq", "fiq") for name in ("xz", "gzip9")]
+    assert [variant.label for variant in alone] == ["none-none", *names]
+    assert [variant.label for variant in seeds] == [
+        f"seed={s} {name}" for s in (0, 1) for name in ("none-none", *names)
+    ]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("names") / "mlflow.db"
+
+
+@pytest.fixture
+def store(database: Path, request: pytest.FixtureRequest) -> Store:
+    """An experiment of its own for each test: to make a database takes MLflow seconds."""
+    return Store(Tracking(f"sqlite:///{database}", request.node.name))
+
+
+def start(store: Store, name: str) -> str:
+    """A finished sweep without variants."""
+    run_id = store.start("sweep", name, tags={"command": "python -m src.run"}, params={})
+    store.keep_text(run_id, report.as_json([], {"latency": []}), recorded.COMPARISON)
+    store.end(run_id, "FINISHED")
+    return run_id
+
+
+def test_a_name_that_could_be_several_sweeps_is_an_error_that_lists_them(store: Store) -> None:
+    """As sweeps of before are called that began in the same second."""
+    twins = {start(store, "sweep-20260101-120000") for _ in range(2)}
+    other = start(store, "sweep-20260101-130000-0a1b2c")
+    for wanted in ("sweep-20260101-120000", "sweep-20260101-12"):
+        with pytest.raises(UserError, match=f"^sweep={wanted}: could be 2 sweeps; takes the run id of one: ") as error:
+            recorded.find_sweep(store, wanted)
+        assert (
+            set(re.findall(r"([0-9a-f]{32}) \(sweep-20260101-120000, begun 20\S+ \S+: python", str(error.value)))
+            == twins
+        )
+    for run_id in twins:
+        assert recorded.find_sweep(store, run_id).run.run_id == run_id
+    for wanted in ("latest", "sweep-20260101-130000", "sweep-20260101-130000-0a1b2c", other[:31]):
+        assert recorded.find_sweep(store, wanted).run.run_id == other
+    with pytest.raises(UserError, match=r"^sweep=sweep-2027: no such sweep; takes latest or one of sweep-20260101-13"):
+        recorded.find_sweep(store, "sweep-2027")
+
+
+def test_a_sweep_is_found_however_many_came_after(store: Store, database: Path) -> None:
+    first, other = start(store, "sweep-first"), start(store, "sweep-other")
+    with contextlib.closing(sqlite3.connect(database)) as sql:
+        for table in ("runs", "tags"):
+            rows = sql.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (other,)).fetchall()
+            copies = [[f"{i:032x}" if cell == other else cell for cell in row] for row in rows for i in range(1000)]
+            sql.executemany(f"INSERT INTO {table} VALUES ({','.join('?' * len(rows[0]))})", copies)
+        sql.commit()
+    assert recorded.find_sweep(store, "sweep-first").run.run_id == first
+
+
+def test_an_exact_name_is_no_beginning_of_another(store: Store) -> None:
+    short, long = start(store, "sweep-20260101-120000"), start(store, "sweep-20260101-120000-0a1b2c")
+    assert recorded.find_sweep(store, "sweep-20260101-120000").run.run_id == short
+    assert recorded.find_sweep(store, "sweep-20260101-120000-").run.run_id == long
+    assert json.loads(store.file(long, recorded.COMPARISON).read_text())["variants"] == []
