@@ -118,3 +118,18 @@ def test_only_one_module_asks_the_system_and_the_others_ask_that() -> None:
         if linux_only.search(file.read_text(encoding="utf-8"))
     }
     assert found <= guarded
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk")
+def test_a_folder_is_on_the_disk_that_is_mounted_there_whatever_it_is_called(tmp_path: Path) -> None:
+    disk = tmp_path / "a disk"
+    disk.mkdir()
+    before = machine.file_system(disk)
+    assert before == machine.file_system(tmp_path)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("can't mount")
+    try:
+        assert machine.file_system(disk / "not yet" / "there") == "tmpfs"
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert machine.file_system(disk) == before
