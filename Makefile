@@ -8,12 +8,12 @@ comma  := ,
 STAMP  := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep pick export verify test lint format ui clean lock
+.PHONY: help setup sweep pick export verify test mutants lint format ui clean lock
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## make .venv from the lock (EXTRAS=dev,gpu for CUDA; also joblib, ray, submitit, tfds, postgres)
+setup: $(STAMP)  ## make .venv from the lock (EXTRAS=dev,gpu for CUDA; also joblib, ray, submitit, tfds, postgres, mutants)
 
 # The stamp is written when the environment is whole.
 $(STAMP): requirements.lock
@@ -35,6 +35,9 @@ verify: $(STAMP)  ## whether the latest sweep's numbers hold (ARGS="latency=true
 
 test: $(STAMP)  ## the tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)
+
+mutants: $(STAMP)  ## whether tests notice changes of the code that every number rests on (EXTRAS=dev,mutants)
+	$(BIN)/python -m benchmarks.mutants $(ARGS)
 
 lint: $(STAMP)  ## format check, lint, types
 	$(BIN)/ruff format --check .

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 # Quantiles of the normal and of Student's t, and the binomial: scipy.stats would take almost a second to import.
-from scipy.special import bdtr, ndtri, stdtrit
+from scipy.special import betainc, ndtri, stdtrit
 
 Call = Literal["better", "equal within the margin", "worse", "undecided"]
 
@@ -34,12 +34,16 @@ class Interval:
 class PairedDrop:
     """Two models on the same images: what changed, and the drop in accuracy with its interval and exact p-value."""
 
-    images: int
     both_right: int
     right_to_wrong: int
     wrong_to_right: int
+    both_wrong: int
     drop: Interval
     p_value: float
+
+    @property
+    def images(self) -> int:
+        return self.both_right + self.right_to_wrong + self.wrong_to_right + self.both_wrong
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,18 @@ class Verdict:
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
-    """Score interval of a proportion (Wilson 1927, JASA 22:209-212)."""
+    """Score interval of a proportion (Wilson 1927, JASA 22:209-212). 0 <= low <= estimate <= high <= 1.
+
+    Raises `ValueError` if `successes` is not a count of `n` > 0.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} of {n}: takes a count of at least 0 and at most n > 0")
     z = _z(confidence)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+    # At 0 and at n one end is the share itself, which rounding would pass.
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def paired_drop(baseline: np.ndarray, variant: np.ndarray, confidence: float = 0.95) -> PairedDrop:
@@ -73,20 +83,14 @@ def paired_drop(baseline: np.ndarray, variant: np.ndarray, confidence: float = 0
     """
     if baseline.shape != variant.shape or baseline.ndim != 1 or not len(baseline):
         raise ValueError(f"shapes {baseline.shape} and {variant.shape}: takes two arrays [n] of the same n > 0 images")
-    return _paired(
-        len(baseline),
-        int(np.count_nonzero(baseline & variant)),
-        int(np.count_nonzero(baseline & ~variant)),
-        int(np.count_nonzero(~baseline & variant)),
-        confidence,
-    )
+    both, second_only = np.count_nonzero(baseline & variant), np.count_nonzero(~baseline & variant)
+    first_only, neither = np.count_nonzero(baseline & ~variant), np.count_nonzero(~baseline & ~variant)
+    return _paired(confidence, int(both), int(first_only), int(second_only), int(neither))
 
 
-def _paired(images: int, both: int, right_to_wrong: int, wrong_to_right: int, confidence: float) -> PairedDrop:
-    neither = images - both - right_to_wrong - wrong_to_right
-    drop = newcombe_paired(both, right_to_wrong, wrong_to_right, neither, confidence)
-    p_value = mcnemar_exact(right_to_wrong, wrong_to_right)
-    return PairedDrop(images, both, right_to_wrong, wrong_to_right, drop, p_value)
+def _paired(confidence: float, both: int, first_only: int, second_only: int, neither: int) -> PairedDrop:
+    drop = newcombe_paired(both, first_only, second_only, neither, confidence)
+    return PairedDrop(both, first_only, second_only, neither, drop, mcnemar_exact(first_only, second_only))
 
 
 def newcombe_paired(both: int, first_only: int, second_only: int, neither: int, confidence: float = 0.95) -> Interval:
@@ -105,7 +109,7 @@ def newcombe_paired(both: int, first_only: int, second_only: int, neither: int, 
     phi = concordance / math.sqrt(margins) if margins else 0.0
 
     def distance(a: float, b: float) -> float:
-        return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+        return math.sqrt(a * a - 2 * phi * a * b + b * b)  # phi is below 1: nothing negative
 
     difference = (first_only - second_only) / n
     return Interval(
@@ -117,16 +121,20 @@ def newcombe_paired(both: int, first_only: int, second_only: int, neither: int, 
 
 def mcnemar_exact(right_to_wrong: int, wrong_to_right: int) -> float:
     """Two-sided p-value that as many images go one way as the other (McNemar 1947; exact: binomial with p = 1/2)."""
-    changed = right_to_wrong + wrong_to_right
-    return min(1.0, 2 * float(bdtr(min(right_to_wrong, wrong_to_right), changed, 0.5))) if changed else 1.0
+    fewer, more = sorted([right_to_wrong, wrong_to_right])
+    # The binomial's distribution function. SciPy 1.17's own, `bdtr`, is off by 0.3 at 10^9 images, NaN above 2^31.
+    return min(1.0, 2 * float(betainc(more, fewer + 1, 0.5))) if more else 1.0
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values corrected for having asked several questions (Holm 1979, Scandinavian Journal of Statistics 6:65-70)."""
+    """p-values corrected for having asked several questions (Holm 1979, Scandinavian Journal of Statistics 6:65-70).
+
+    NaN is no question: it stays NaN and does not count.
+    """
     p = np.asarray(p_values, dtype=float)
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # NaNs are sorted last
+    adjusted = np.full_like(p, np.nan)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
     return adjusted
 
 
@@ -146,16 +154,20 @@ def verdict(paired: PairedDrop, margin: float, confidence: float = 0.95, adjuste
     decided = _call(paired, margin, confidence, adjusted)
     if decided != "undecided":
         return Verdict(decided)
-    return Verdict(decided, _images_to_decide(paired, margin, confidence, adjusted / paired.p_value))
+    # A p-value that is too small for a float is 0, however it is corrected.
+    correction = adjusted / paired.p_value if paired.p_value else 1.0
+    return Verdict(decided, _images_to_decide(paired, margin, confidence, correction))
 
 
 def _call(paired: PairedDrop, margin: float, confidence: float, adjusted_p: float) -> Call:
     low, high = paired.drop.low, paired.drop.high
     if -margin < low and high < margin:
         return "equal within the margin"
-    if adjusted_p > 1 - confidence or low <= 0 <= high:
-        return "undecided"
-    return "worse" if low > 0 else "better"
+    if adjusted_p <= 1 - confidence and low > 0:
+        return "worse"
+    if adjusted_p <= 1 - confidence and high < 0:
+        return "better"
+    return "undecided"
 
 
 def _images_to_decide(paired: PairedDrop, margin: float, confidence: float, correction: float) -> int | None:
@@ -163,19 +175,18 @@ def _images_to_decide(paired: PairedDrop, margin: float, confidence: float, corr
 
     `correction` is what Holm multiplied the p-value by; it stays what it is.
     """
-    counts = np.array([paired.both_right, paired.right_to_wrong, paired.wrong_to_right])
+    counts = (paired.both_right, paired.right_to_wrong, paired.wrong_to_right, paired.both_wrong)
 
     def decides(images: int) -> bool:
-        both, right_to_wrong, wrong_to_right = np.rint(counts * (images / paired.images)).astype(int).tolist()
-        more = _paired(images, both, right_to_wrong, wrong_to_right, confidence)
-        return _call(more, margin, confidence, min(1.0, more.p_value * correction)) != "undecided"
+        more = _paired(confidence, *(round(count * images / paired.images) for count in counts))
+        return _call(more, margin, confidence, more.p_value * correction) != "undecided"
 
     low = high = paired.images
     while not decides(high):
         low, high = high, 2 * high
         if high > 1_000_000_000:
             return None
-    while high - low > max(1, low // 200):
+    while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if decides(middle) else (middle, high)
     return _round_up(high)
@@ -204,7 +215,7 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
     """Mean gap between how sure a model is and how often it is right (ECE).
 
     `confidence`: `[n]`, the probability of the predicted class; `correct`: bool `[n]`. Equal-width bins, weighted by
-    the images in them (Naeini et al. 2015, AAAI; 15 bins as in Guo et al. 2017, ICML).
+    the images in them (Naeini et al. 2015, AAAI; 15 bins as in Guo et al. 2017, ICML). NaN of no images.
     """
     if not len(confidence):
         return math.nan
@@ -224,17 +235,24 @@ def bootstrap_ratio(log_ratios: np.ndarray, confidence: float = 0.95, resamples:
     they live, so the interval comes from a hierarchical bootstrap (Kalibera and Jones 2013, ISMM) that draws instances
     anew, each with all of its rounds: to draw those anew as well would count their noise twice (Davison and Hinkley
     1997, Bootstrap Methods and their Application, section 3.8). A bootstrap of few instances is too narrow, so its
-    quantiles are stretched to what Student's t asks for (Hesterberg 2015, The American Statistician 69:371-386).
+    quantiles are stretched to what Student's t asks for (Hesterberg 2015, The American Statistician 69:371-386). One
+    instance says nothing about another: the interval is then 0 to infinity.
+
+    Raises `ValueError` if there is no instance or no round.
     """
+    if not log_ratios.size:
+        raise ValueError(f"shape {log_ratios.shape}: takes [instances, rounds], at least one of each")
     medians = np.median(log_ratios, axis=1)
-    n, estimate = len(medians), float(medians.mean())
-    if n < 2:
-        return Interval(math.exp(estimate), 0.0, math.inf)
-    rng = np.random.default_rng(seed)
-    means = medians[rng.integers(n, size=(resamples, n))].mean(axis=1)
-    stretch = math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, 0.5 + confidence / 2)) / _z(confidence)
-    low, high = estimate + stretch * (np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2]) - estimate)
-    return Interval(math.exp(estimate), math.exp(low), math.exp(high))
+    n, estimate = len(medians), medians.mean()
+    low, high = -math.inf, math.inf
+    if n > 1:
+        rng = np.random.default_rng(seed)
+        means = medians[rng.integers(n, size=(resamples, n))].mean(axis=1)
+        stretch = math.sqrt(n / (n - 1)) * -float(stdtrit(n - 1, _tail(confidence))) / _z(confidence)
+        ends = np.quantile(means, [_tail(confidence), 1 - _tail(confidence)])
+        low, high = estimate + stretch * (ends - estimate)
+    with np.errstate(over="ignore"):  # e^710 is infinite
+        return Interval(*np.exp([estimate, low, high]).tolist())
 
 
 # --- Choice ----------------------------------------------------------------------------------------------------
@@ -243,15 +261,22 @@ def bootstrap_ratio(log_ratios: np.ndarray, confidence: float = 0.95, resamples:
 def pareto_front(costs: np.ndarray) -> np.ndarray:
     """Which rows of `costs` `[n, k]` (less is better in every column) no other row beats: bool `[n]`.
 
-    A row is beaten by one that is nowhere worse and somewhere better; equal rows stay together.
+    A row is beaten by one that is nowhere worse and somewhere better; equal rows stay together. A row with a NaN is on
+    no front.
     """
     no_worse = (costs[:, None] <= costs[None]).all(axis=2)
     better = (costs[:, None] < costs[None]).any(axis=2)
-    return np.logical_not((no_worse & better).any(axis=0))
+    return ~((no_worse & better).any(axis=0) | np.isnan(costs).any(axis=1))
 
 
 def _z(confidence: float) -> float:
-    return float(ndtri(0.5 + confidence / 2))
+    return -float(ndtri(_tail(confidence)))
+
+
+def _tail(confidence: float) -> float:
+    """What lies beyond either end of an interval. From the other side, 0.5 + confidence / 2, it would round to 1 for a
+    confidence near 1, such as that of each of a million classes."""
+    return (1 - confidence) / 2
 
 
 def _round_up(number: float) -> int:
