@@ -55,5 +55,5 @@ lock: $(STAMP)  ## resolve requirements.lock anew
 	bash scripts/lock.sh $(BIN)/uv
 
 clean:  ## delete the environment, the caches and everything recorded in mlruns/
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .uv .pytest_cache .mypy_cache .ruff_cache
 	find mlruns -mindepth 1 ! -name README.md -delete
