@@ -24,10 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src import interrupt, stages, sweep
-from src.cli.answers import in_one_line, refuse_null_options
+from src.cli.answers import in_one_line, refuse_null_options, refuse_what_is_no_text
 from src.cli.compose import CONF, checked, composer
 from src.config import Config, UserError
 from src.plan import Job
+from src.terminal import plain_where_needed
 from src.tracking import Store, reason
 
 ERRORS = Path("mlruns/hydra/errors.log")
@@ -37,7 +38,7 @@ _errors: list[Exception] = []
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def task(composed: DictConfig) -> Any:
     """What Hydra calls: without `-m` for all there is to do, with `-m` for each job of the sweeper."""
-    _quiet_logging()
+    _prepare_output()
     if composed.sweep.stage:
         settings: Any = OmegaConf.to_container(composed, resolve=True)
         return _job(checked(settings, HydraConfig.get().runtime.choices))
@@ -92,8 +93,10 @@ def _writable(folder: Path) -> Path:
     return folder
 
 
-def _quiet_logging() -> None:
-    """A full disk costs the log its lines, and not a traceback on screen for each of them."""
+def _prepare_output() -> None:
+    """A terminal that lacks a character gets a plain one; a full disk costs the log its lines, and not a traceback on
+    screen for each of them."""
+    plain_where_needed()
     logging.raiseExceptions = False
 
 
@@ -164,9 +167,10 @@ def main() -> None:
     # Hydra then raises what it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     interrupt.watch()
-    _quiet_logging()
+    _prepare_output()
     try:
         _check_output()
+        refuse_what_is_no_text(sys.argv[1:])
         refuse_null_options(sys.argv[1:])
         task()
         if _errors:
@@ -202,7 +206,7 @@ def _record(error: BaseException) -> None:
     """Appends the traceback to the log of errors, where there is a place for it."""
     try:
         ERRORS.parent.mkdir(parents=True, exist_ok=True)
-        with ERRORS.open("a", encoding="utf-8") as log:
+        with ERRORS.open("a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(f"--- {datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {_command()}\n")
             traceback.print_exception(error, file=log)
     except OSError:

@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from src import compare, interrupt, plan, stages
 from src.plan import Job, Plan, Variant
 from src.progress import Progress
 from src.stages import Request
+from src.terminal import Terminal
 from src.tracking import Damaged, Record, Store, reason, store_exists
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ def run(
             log.info("%s (run %s) was left by a process that is no more; closed as KILLED", record.name, record.run_id)
     planned = plan.make(variants, there, config.reuse)
     if config.plan:
-        plan.show(planned, parallel, Console(soft_wrap=True))
+        plan.show(planned, parallel, Terminal(soft_wrap=True))
         return None
     for job in planned.jobs:
         if job.stage.parent is None:

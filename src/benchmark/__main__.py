@@ -22,6 +22,7 @@ from src.benchmark import Latency, Report, measure
 from src.benchmark import Progress as Tell
 from src.config import Benchmark, UserError, check, plain
 from src.stats import Interval
+from src.terminal import Terminal, plain_where_needed
 
 USAGE = """\
 Usage: python -m src.benchmark MODEL.tflite [MODEL.tflite …] [KEY=VALUE …]
@@ -45,6 +46,7 @@ Settings
 def main() -> None:
     """Exit codes: 0 done, 1 a file could not be run, 2 something in the command can't be used, 130 interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    plain_where_needed()
     try:
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:
@@ -62,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     artifacts, baseline, config, output = parse(arguments)
     with progress() as tell:
         report = measure(artifacts, baseline, config, tell)
-    show(report, Console())
+    show(report, Terminal())
     if output:
         try:
             output.write_text(json.dumps(plain(report), indent=1) + "\n", encoding="utf-8")
@@ -140,7 +142,7 @@ def _in_common(sequences: Sequence[Sequence[str]]) -> int:
 @contextmanager
 def progress() -> Iterator[Tell]:
     """A bar on a terminal, a line now and then elsewhere; on stderr, so that the table can go into a file."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not console.is_terminal:
         due = time.monotonic() + 2
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,19 @@ def refuse_null_options(arguments: Sequence[str]) -> None:
         group, equals, values = argument.partition("=")
         if equals and group != "experiment" and (CONF / group).is_dir() and {"null", ""} & set(values.split(",")):
             raise UserError(f"{argument}: takes one of {', '.join(_options(group))}")
+
+
+def refuse_what_is_no_text(arguments: Sequence[str]) -> None:
+    """Bytes that the locale can't read come from Python as halves of characters, which no file and no store takes."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            encoding = sys.getfilesystemencoding()
+            takes = "a link with another name" if encoding == "utf-8" else "a locale such as LC_ALL=C.UTF-8"
+            raise UserError(
+                f"{argument}: is no text in {encoding}, the encoding of file names here; takes {takes}"
+            ) from None
 
 
 def in_one_line(error: Exception) -> str:

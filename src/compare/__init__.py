@@ -4,14 +4,10 @@ differences, and the report."""
 import datetime
 import logging
 import math
-import os
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from rich.console import Console
 
 from src import benchmark, command, locks, report, stages, stats
 from src.audit import Layer
@@ -24,6 +20,7 @@ from src.progress import Progress
 from src.recorded import COMPARISON
 from src.report import figures
 from src.report.page import page, sentence
+from src.terminal import Terminal
 from src.tracking import AUDIT, LATENCY, MEASURED, NO_NUMBER, Record, Store, artifact_path, predictions_path
 
 log = logging.getLogger(__name__)
@@ -85,7 +82,7 @@ def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, j
 
 def show(closed: Closed, store: Store, parent: str) -> None:
     """Prints what was found, and the commands that go on from there."""
-    console, rows, judged = _Terminal(soft_wrap=False, highlight=False), closed.sweep.rows, closed.sweep.judged
+    console, rows, judged = Terminal(soft_wrap=False, highlight=False), closed.sweep.rows, closed.sweep.judged
     report.print_table(rows, console, judged.confidence)
     for comparison in closed.sweep.comparisons:
         for line in (f"{sentence(comparison, judged)}.", *footnotes(comparison)):
@@ -120,14 +117,6 @@ def footnotes(comparison: report.Comparison) -> Iterator[str]:
 
 def _make(target: str, arguments: Sequence[str]) -> str:
     return f"make {target}" + (f' ARGS="{shlex.join(arguments)}"' if arguments else "")
-
-
-class _Terminal(Console):
-    def on_broken_pipe(self) -> None:
-        """Who read has gone, as `head` does, and so much for the table; Rich would end the process."""
-        self.quiet = True
-        # What Python has yet to write there would be an error at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- One training ----------------------------------------------------------------------------------------------

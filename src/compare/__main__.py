@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
-from rich.console import Console
 from rich.table import Table
 
 from src import command, recorded
@@ -15,6 +14,7 @@ from src.config import STRICT, Tracking, UserError
 from src.evaluate import Predictions
 from src.report.numbers import interval, percent, points, size, times
 from src.report.tables import RULE
+from src.terminal import Terminal
 from src.tracking import Damaged, Store, predictions_path
 
 USAGE = """\
@@ -57,7 +57,7 @@ def compare(wanted: Settings) -> None:
     first, second = (recorded.find_sweep(store, name, wanted.partial) for name in names)
     if first.run.run_id == second.run.run_id:
         raise UserError(f"sweep={wanted.sweep}: both are {first.run.name}; takes two different ones")
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     console.print(f"A  {first.run.name}  {first.run.tags.get('command', '')}", markup=False)
     console.print(f"B  {second.run.name}  {second.run.tags.get('command', '')}", markup=False)
     for line in _settings(store, first, second):
