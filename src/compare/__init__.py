@@ -6,6 +6,7 @@ import logging
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,18 @@ from src.recorded import COMPARISON
 from src.report import figures
 from src.report.page import page, sentence
 from src.terminal import Terminal
-from src.tracking import AUDIT, LATENCY, MEASURED, NO_NUMBER, Record, Store, artifact_path, predictions_path
+from src.tracking import (
+    AUDIT,
+    LATENCY,
+    MEASURED,
+    NO_NUMBER,
+    Damaged,
+    Record,
+    Store,
+    artifact_path,
+    predictions_path,
+    reason,
+)
 
 log = logging.getLogger(__name__)
 
@@ -130,13 +142,18 @@ def _training(
     baseline = next((entry.name for entry in entries if entry.is_baseline and entry.run_id), None)
     rows = {entry.name: _row(entry, records.get(entry.name), store) for entry in entries}
     training, config = entries[0].training, entries[0].config
-    if baseline is None:
+    test, validation, artifacts = dict[str, Predictions](), dict[str, Predictions](), dict[str, Path]()
+    for name, record in records.items():
+        with _failing_alone(rows, name, Damaged, "can't be read"):
+            artifacts[name] = store.needed(record, artifact_path(name))
+            validation[name] = _predictions(record, "validation", store)
+            test[name] = _predictions(record, "test", store)
+    if baseline is None or rows[baseline].failed:
         return report.Comparison(training, tuple(report.ordered(list(rows.values()))), settings=config.text)
     data = stages.dataset(config)
-    test = {name: _predictions(record, "test", store) for name, record in records.items()}
-    validation = {name: _predictions(record, "validation", store) for name, record in records.items()}
     rows = judge(rows, baseline, test, validation, data.classes, judged)
-    artifacts = {name: store.needed(record, artifact_path(name)) for name, record in records.items()}
+    test = {name: found for name, found in test.items() if not rows[name].failed}
+    artifacts = {name: artifacts[name] for name in test}
     several = "1 artifact" if len(artifacts) == 1 else f"{len(artifacts)} artifacts in interleaved rounds"
     with locks.in_quiet():
         log.info("latency: %s, at most %.0f s", several, how.seconds)
@@ -171,6 +188,15 @@ def _training(
     )
 
 
+@contextmanager
+def _failing_alone(rows: dict[str, report.Row], name: str, error: type[Exception], what: str) -> Iterator[None]:
+    """Where one variant fails, its row says so, and the others go on."""
+    try:
+        yield
+    except error as why:
+        rows[name] = replace(rows[name], failed=f"{what}: {reason(why)}")
+
+
 def _predictions(record: Record, split: str, store: Store) -> Predictions:
     return Predictions.load(store.needed(record, predictions_path(split)))
 
@@ -203,42 +229,45 @@ def judge(
     judged: Compare,
 ) -> dict[str, report.Row]:
     """The rows of one training with all that predictions say of each against the baseline, paired on the same images
-    and corrected over the variants."""
+    and corrected over the variants that could be paired. One that can't be judged fails, with the reason, alone."""
     dense, dense_row = test[baseline], rows[baseline]
-    paired = {
-        name: stats.paired_drop(dense.correct, found.correct, judged.confidence)
-        for name, found in test.items()
-        if name != baseline
-    }
-    adjusted = dict(zip(paired, stats.holm([p.p_value for p in paired.values()]), strict=True))
     judged_rows = dict(rows)
     judged_rows[baseline] = replace(dense_row, metrics={**dense_row.metrics, "ece": dense.ece})
-    for name, found in paired.items():
+    paired: dict[str, tuple[stats.PairedDrop, stats.PairedDrop]] = {}
+    for name in test:
+        if name != baseline:
+            with _failing_alone(judged_rows, name, Exception, "can't be judged"):
+                paired[name] = (
+                    stats.paired_drop(dense.correct, test[name].correct, judged.confidence),
+                    stats.paired_drop(validation[baseline].correct, validation[name].correct, judged.confidence),
+                )
+    adjusted = stats.holm([found.p_value for found, _ in paired.values()])
+    for (name, (found, selecting)), adjusted_p in zip(paired.items(), adjusted.tolist(), strict=True):
         row = rows[name]
-        by_class = stats.class_drops(dense.labels, dense.correct, test[name].correct, judged.confidence)
-        worst, worst_drop = next(iter(by_class.items()))
-        selecting = stats.paired_drop(validation[baseline].correct, validation[name].correct, judged.confidence)
-        against = {
-            **_interval("test_accuracy_drop", found.drop),
-            **_interval("validation_accuracy_drop", selecting.drop),
-            "mcnemar_p": found.p_value,
-            "mcnemar_p_holm": float(adjusted[name]),
-            "right_to_wrong": found.right_to_wrong,
-            "wrong_to_right": found.wrong_to_right,
-            "agreement": stats.agreement(dense.answers, test[name].answers),
-            "ece": test[name].ece,
-            "ece_change": test[name].ece - dense.ece,
-            **_interval("worst_class_drop", worst_drop.drop),
-            "gzip_ratio": row.metrics["gzip_bytes"] / dense_row.metrics["gzip_bytes"],
-        }
-        judged_rows[name] = replace(
-            row,
-            metrics={**row.metrics, **against},
-            paired=found,
-            validation=selecting,
-            verdict=stats.verdict(found, judged.margin, judged.confidence, float(adjusted[name])),
-            worst_class=(classes[worst], worst_drop),
-        )
+        with _failing_alone(judged_rows, name, Exception, "can't be judged"):
+            by_class = stats.class_drops(dense.labels, dense.correct, test[name].correct, judged.confidence)
+            worst, worst_drop = next(iter(by_class.items()))
+            against = {
+                **_interval("test_accuracy_drop", found.drop),
+                **_interval("validation_accuracy_drop", selecting.drop),
+                "mcnemar_p": found.p_value,
+                "mcnemar_p_holm": adjusted_p,
+                "right_to_wrong": found.right_to_wrong,
+                "wrong_to_right": found.wrong_to_right,
+                "agreement": stats.agreement(dense.answers, test[name].answers),
+                "ece": test[name].ece,
+                "ece_change": test[name].ece - dense.ece,
+                **_interval("worst_class_drop", worst_drop.drop),
+                "gzip_ratio": row.metrics["gzip_bytes"] / dense_row.metrics["gzip_bytes"],
+            }
+            judged_rows[name] = replace(
+                row,
+                metrics={**row.metrics, **against},
+                paired=found,
+                validation=selecting,
+                verdict=stats.verdict(found, judged.margin, judged.confidence, adjusted_p),
+                worst_class=(classes[worst], worst_drop),
+            )
     return judged_rows
 
 

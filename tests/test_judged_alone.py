@@ -1,0 +1,112 @@
+"""What can't be judged, read or run fails alone: the other variants of the table stand as if it were not there."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Place
+from hydra import initialize_config_dir
+
+from src import compare, report
+from src.cli.compose import CONF, composer
+from src.config import Benchmark, Compare
+from src.evaluate import Predictions
+from src.report import figures
+from src.report.page import page
+
+LABELS = np.arange(200) % 2
+
+
+def predictions(wrong: int, images: int = 200) -> Predictions:
+    """Of two classes, the first `wrong` images of class 0 and 1 in turn mistaken for the other."""
+    labels = LABELS[:images].astype(np.int64)
+    predicted = np.where(np.arange(images) < wrong, 1 - labels, labels).astype(np.int32)
+    sure = np.ones(images, np.float32)
+    return Predictions(labels, predicted, sure, sure)
+
+
+def judged(**wrong: Predictions) -> dict[str, report.Row]:
+    found = {name.replace("_", "-"): its for name, its in wrong.items()}
+    rows = {
+        name: report.Row(
+            name,
+            metrics={"test_accuracy": its.accuracy, "gzip_bytes": 1e3, "sparsity": 0.0},
+            is_baseline=name == "none-none",
+            digest=name,
+        )
+        for name, its in found.items()
+    }
+    return compare.judge(rows, "none-none", found, found, ["cat", "dog"], Compare())
+
+
+def test_a_baseline_that_has_every_image_right_is_one_like_any_other() -> None:
+    rows = judged(none_none=predictions(0), p1_fiq=predictions(1), p2_fiq=predictions(40))
+    assert [row.failed for row in rows.values()] == [None] * 3
+    assert rows["p1-fiq"].verdict is not None
+    assert rows["p1-fiq"].verdict.call == "undecided"
+    assert rows["p2-fiq"].verdict is not None
+    assert rows["p2-fiq"].verdict.call == "worse"
+
+
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [
+        # of fewer images than the others, as no sweep should make them
+        (predictions(1, images=150), "can't be judged: ValueError: shapes (200,) and (150,): takes two arrays"),
+        # of as many, sure of nothing that is a number: its own calibration error asks for it, after the pairs
+        (replace(predictions(1), confidence=np.full(200, "x")), "can't be judged: "),
+    ],
+)
+def test_a_variant_that_can_not_be_judged_fails_alone_and_says_why(odd: Predictions, why: str) -> None:
+    usual = {"none_none": predictions(3), "p1_fiq": predictions(30), "p2_fiq": predictions(4)}
+    rows = judged(**usual, p2_drq=odd)
+    assert rows["p2-drq"].failed is not None
+    assert rows["p2-drq"].failed.startswith(why)
+    assert rows["p2-drq"].verdict is None
+    without = judged(**usual)
+    for name in ("none-none", "p1-fiq", "p2-fiq"):
+        assert rows[name].failed is None
+        assert rows[name].paired == without[name].paired
+        assert rows[name].validation == without[name].validation
+    comparison = report.Comparison("", tuple(report.ordered(list(rows.values()))), {"test": 200})
+    text = page(*_drawn(comparison))
+    assert f"<strong>p2-drq failed.</strong> {why.split(':')[0].replace(chr(39), '&#39;')}" in text
+    assert "| p2-drq | failed |" in report.markdown(comparison.rows, 0.95)
+    assert report.as_csv(comparison.rows).count("can't be judged") == 1
+
+
+def _drawn(comparison: report.Comparison) -> tuple[report.Sweep, list[figures.Drawn]]:
+    sweep = report.Sweep("sweep", "today", (comparison,), Compare(), {"what": "x"})
+    return sweep, list(figures.drawn(sweep))
+
+
+def test_predictions_that_are_damaged_fail_their_own_variant(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ["experiment=smoke", "train.epochs=1", "benchmark.seconds=1", "benchmark.operators=false"]
+    done = place.run("-m", *settings, "quant=none,drq,f16")
+    assert done.returncode == 0, done.stderr
+    store, sweep = place.store(), place.newest_sweep()
+    records = place.variants(sweep)
+    file = store.file(records["none-drq"].run_id, "predictions/test.npz")
+    file.write_bytes(file.read_bytes()[:-1])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose = composer([])
+        configs = {name: compose([*settings, f"quant={name.split('-')[1]}"]) for name in records}
+    entries = [
+        compare.Entry(name, "", name == "none-none", configs[name], record.run_id) for name, record in records.items()
+    ]
+    monkeypatch.chdir(place.folder)
+    with caplog.at_level(logging.ERROR):
+        closed = compare.close(entries, store, sweep.run_id, Benchmark(seconds=1, operators=False), Compare())
+    assert list(closed.failed) == ["none-drq"]
+    told = closed.failed["none-drq"]
+    assert "predictions/test.npz is not what was recorded" in told
+    assert told.endswith("the same command makes it anew")
+    rows = {row.variant: row for row in closed.sweep.rows}
+    assert rows["none-f16"].verdict is not None
+    assert rows["none-f16"].speedup is not None
+    assert Path(closed.folder / "report.html").exists()
+    assert store.get(records["none-drq"].run_id).status == "FAILED"  # so that the next sweep makes it anew
