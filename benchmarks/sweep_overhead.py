@@ -30,7 +30,7 @@ from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from src import audit, backend, machine, run, stages
+from src import audit, backend, machine, run, work
 from src.config import load
 from src.evaluate import predict
 
@@ -48,7 +48,7 @@ with initialize_config_dir(str(run.CONF), version_base="1.3"):
 backend.prepare()
 made = {}
 for (prune, quant), config in configs.items():
-    task = stages._task(config)
+    task = work._task(config)
     if "none" not in made:
         made["none"] = folder / "none.h5"
         data, model = task.dataset, config.model

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from hydra import initialize_config_dir
 
-from src import compare, plan, stages, sweep
+from src import compare, plan, sweep
 from src.cli.compose import CONF, composer
+from src.data import dataset
 from src.evaluate import Predictions
 from src.tracking import AUDIT, CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
 
@@ -60,7 +61,7 @@ def recorded(tiny: Path, spent: dict[str, float]) -> sweep.Launch:
                 store.log(run_id, metrics=dict.fromkeys(MEASURED, 0.5), tags={"digest": sha256(file)})
                 if job.is_variant:
                     (made / predictions_path("test")).parent.mkdir()
-                    for name, split in stages.dataset(job.variant.config).splits().items():
+                    for name, split in dataset(job.variant.config).splits().items():
                         predicted = np.where(rng.random(len(split)) < 0.9, split.labels, 0).astype(np.int32)
                         scores = np.full(len(split), 0.9, np.float32)
                         Predictions(split.labels, predicted, scores, scores).save(made / predictions_path(name))
@@ -108,7 +109,9 @@ def measure(models: int, tiny: Path) -> dict[str, float]:
         chdir(folder),
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
-        sweep.run([[*o, *settings] for o in overrides], composer([]), recorded(tiny, spent), command="scale")
+        sweep.run(
+            [[*o, *settings] for o in overrides], composer([]), recorded(tiny, spent), command="scale", here=False
+        )
     spent["closing"] -= spent["latency (its own budget)"]
     return spent
 

@@ -24,7 +24,11 @@ from pydantic_core import to_jsonable_python
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class UserError(Exception):
+class Told(Exception):
+    """An error whose text is for the user to read: one line that says all there is to say."""
+
+
+class UserError(Told):
     """Something the user gave can't be used: one line that names it, what it got and what it takes. Exit code 2."""
 
 

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM end a sweep in order and within seconds, also while C++ code keeps Python from seeing them."""
+"""Ctrl-C, SIGTERM and a terminal that hangs up end a sweep in order and within seconds, also while C++ code keeps
+Python from seeing them."""
 
 import os
 import signal
@@ -8,17 +9,20 @@ from contextlib import contextmanager
 
 # A conversion or a compilation can keep the main thread in C++ for longer than a user waits.
 GRACE_SECONDS = 3
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _closing: Callable[[], None] | None = None
 
 
 def watch() -> None:
-    """Makes SIGTERM the same as Ctrl-C, and ends the process with exit code 130 if the main thread has not done so
+    """Makes SIGTERM and SIGHUP the same as Ctrl-C, and ends the process with exit code 130 if the main thread has not done so
     itself `GRACE_SECONDS` after either."""
     arrived, arrives = os.pipe()
     os.set_blocking(arrives, False)
     signal.set_wakeup_fd(arrives, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in STOPPING[1:]:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` asks for
+            signal.signal(number, signal.default_int_handler)
     threading.Thread(target=_wait, args=(arrived,), daemon=True).start()
 
 
@@ -47,7 +51,7 @@ def closed_by(close: Callable[[], None]) -> Iterator[None]:
 
 
 def _wait(arrived: int) -> None:
-    while os.read(arrived, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+    while os.read(arrived, 1)[0] not in STOPPING:
         pass
     threading.Event().wait(GRACE_SECONDS)
     if _closing:

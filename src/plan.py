@@ -10,6 +10,7 @@ from rich.console import Console
 
 from src import stages
 from src.config import Config
+from src.data import dataset
 from src.stages import Stage
 from src.tracking import Damaged, Record, Store
 
@@ -22,7 +23,7 @@ Compose = Callable[[Sequence[str]], Config]
 class Variant:
     """One variant of a sweep. `overrides` is what composes its config; `training` says which of the sweep's trainings
     it is made from, and is empty where there is one only; `own` are the overrides in which it differs from others that
-    would have its name; `train_images` and `image_shape` are of its data."""
+    would have its name; `train_images`, `image_shape` and `notes` are of its data."""
 
     name: str
     training: str
@@ -31,6 +32,7 @@ class Variant:
     chain: tuple[Stage, ...]
     train_images: int
     image_shape: tuple[int, int, int]
+    notes: tuple[str, ...]
     own: tuple[str, ...] = ()
 
     @property
@@ -114,8 +116,9 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose) -> tuple[Varian
 
 
 def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
-    data = stages.dataset(config)
-    return Variant(_name(config), "", overrides, config, stages.chain(config, data), len(data.train), data.shape)
+    data = dataset(config)
+    chain = stages.chain(config, data)
+    return Variant(_name(config), "", overrides, config, chain, len(data.train), data.shape, data.notes)
 
 
 def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:

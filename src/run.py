@@ -23,29 +23,33 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import interrupt, stages, sweep
+from src import interrupt, stages, sweep, worker
 from src.cli.answers import in_one_line, refuse_null_options, refuse_what_is_no_text
 from src.cli.compose import CONF, checked, composer
 from src.config import Config, UserError
+from src.data import dataset
 from src.plan import Job
 from src.terminal import plain_where_needed
 from src.tracking import Store, reason
 
 ERRORS = Path("mlruns/hydra/errors.log")
 _errors: list[Exception] = []
+_is_command = False  # else one of a launcher's processes
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def task(composed: DictConfig) -> Any:
     """What Hydra calls: without `-m` for all there is to do, with `-m` for each job of the sweeper."""
     _prepare_output()
+    if HydraConfig.get().job.chdir:
+        os.chdir(HydraConfig.get().runtime.cwd)  # paths are what they were where the command began
     if composed.sweep.stage:
         settings: Any = OmegaConf.to_container(composed, resolve=True)
         return _job(checked(settings, HydraConfig.get().runtime.choices))
     overrides = HydraConfig.get().overrides
     try:
         launch = sweep.launch_here(_log_file())
-        return sweep.run([list(overrides.task)], composer(overrides.hydra), launch, command=_command())
+        return sweep.run([list(overrides.task)], composer(overrides.hydra), launch, command=_command(), here=True)
     except Exception as error:
         # Raised, Hydra would print a line of its own above ours.
         _errors.append(error)
@@ -77,7 +81,8 @@ def multirun(sweeper: Any, arguments: list[str]) -> str | None:
         return [_outcome(returned) for returned in returns]
 
     compose = composer(config.hydra.overrides.hydra)
-    return sweep.run(lists, compose, launch, command=_command(), parallel=parallel)
+    here = str(OmegaConf.select(config, "hydra.launcher._target_")).endswith(".BasicLauncher")
+    return sweep.run(lists, compose, launch, command=_command(), here=here, parallel=parallel)
 
 
 def _writable(folder: Path) -> Path:
@@ -103,7 +108,9 @@ def _prepare_output() -> None:
 def _job(config: Config) -> str:
     """One stage, in whichever process the launcher put it."""
     instructions = config.sweep
-    stage = next(s for s in stages.chain(config, stages.dataset(config)) if s.group == instructions.stage)
+    if not _is_command:
+        worker.end_with_launcher()
+    stage = next(s for s in stages.chain(config, dataset(config)) if s.group == instructions.stage)
     request = stages.Request(stage, config, instructions.variant or "", instructions.run_id, _log_file())
     return stages.perform(request, Store(config.tracking))
 
@@ -163,6 +170,8 @@ def _command() -> str:
 
 def main() -> None:
     """Exit codes: 0 done, 1 something failed, 2 something in the command can't be used, 130 interrupted."""
+    global _is_command
+    _is_command = True
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra then raises what it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src import compare, interrupt, plan, stages
+from src import compare, interrupt, plan, stages, worker
 from src.plan import Job, Plan, Variant
 from src.progress import Progress
 from src.stages import Request
@@ -42,14 +42,23 @@ class Failed(Exception):
 
 
 def run(
-    overrides: Sequence[Sequence[str]], compose: plan.Compose, launch: Launch, *, command: str, parallel: int = 1
+    overrides: Sequence[Sequence[str]],
+    compose: plan.Compose,
+    launch: Launch,
+    *,
+    command: str,
+    here: bool,
+    parallel: int = 1,
 ) -> str | None:
-    """Runs the sweep whose variants `overrides` compose; gives the id of its parent run, or only shows the plan.
+    """Runs the sweep whose variants `overrides` compose; gives the id of its parent run, or only shows the plan. `here`
+    says that `launch` has stages done by this process, one at a time.
 
     Raises `UserError` before anything is recorded where a model does not fit its data, and `Failed` where a variant or
     the comparison has failed, after all else is done.
     """
     variants = plan.expand(overrides, compose)
+    for note in dict.fromkeys(note for variant in variants for note in variant.notes):
+        log.info("%s", note)
     config = variants[0].config
     there = Store(config.tracking) if store_exists(config.tracking) else None
     if there and not config.plan:
@@ -62,6 +71,8 @@ def run(
     for job in planned.jobs:
         if job.stage.parent is None:
             stages.check(job.variant.config)
+    if here and planned.jobs:
+        worker.start()  # it loads TensorFlow meanwhile
     store = there or Store(config.tracking)
     for damaged, why in planned.damaged:
         store.mark_damaged(damaged, why)
@@ -76,6 +87,7 @@ def run(
     )
 
     def close() -> None:
+        worker.stop()
         store.kill_all_of(parent)
         log.info("interrupted; what is done is kept, and the same command goes on from there:\n  %s", command)
 
@@ -83,6 +95,7 @@ def run(
         with interrupt.closed_by(close):
             log.info("%s: %s", name, plan.summary(planned, parallel))
             outcomes = _do(planned, store, launch, parent)
+            worker.stop()
             entries = [
                 compare.Entry(v.name, v.training, v.is_baseline, v.config, outcome.run_id, outcome.error)
                 for v in variants
@@ -117,6 +130,7 @@ def launch_here(log_file: Path) -> Launch:
             try:
                 outcomes.append(Outcome(stages.perform(request, store)))
             except Exception as error:
+                log.debug("%s", job.title, exc_info=error)
                 outcomes.append(Outcome(None, reason(error)))
         return outcomes
 

@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote, urlparse
 
 from src import locks, machine
-from src.config import Tracking, UserError
+from src.config import Told, Tracking, UserError
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +92,11 @@ class Record:
         return {made: self.tags["digest"], **json.loads(self.tags.get(FILES, "{}"))}
 
 
-class Damaged(Exception):
+class Damaged(Told):
     """An artifact in the store is not what its run recorded."""
 
 
-class NoAnswer(Exception):
+class NoAnswer(Told):
     """The store has been waited for as long as it was to be."""
 
 
@@ -544,7 +544,7 @@ def sha256(file: Path) -> str:
 def reason(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
-    if isinstance(error, UserError | Damaged | NoAnswer):
+    if isinstance(error, Told):
         return text
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 

@@ -12,10 +12,10 @@ import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
-from src import audit, benchmark, command, compare, machine, recorded, report, stages
+from src import audit, benchmark, command, compare, machine, recorded, report
 from src.config import STRICT, Compare, Step, Tracking, UserError, check, step
 from src.config import Benchmark as BenchmarkSettings
-from src.data import Dataset
+from src.data import Dataset, load_data
 from src.evaluate import Predictions, predict
 from src.stats import Interval
 from src.tracking import (
@@ -219,7 +219,7 @@ def _data_and_model(record: Record, store: Store) -> tuple[Dataset, Step]:
         data, model = (step(group, settings[group], record.params[group]) for group in ("data", "model"))
     except (Damaged, UserError, KeyError, yaml.YAMLError) as error:
         raise UserError(f"run {record.run_id}: its config.yaml can't be used here ({error})") from None
-    return stages.load_data(data, settings["seed"]), model
+    return load_data(data, settings["seed"]), model
 
 
 def _expected(

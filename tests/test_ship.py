@@ -223,15 +223,15 @@ print(json.dumps([given, "tensorflow" in sys.modules]))
 
 def test_what_is_served_is_what_was_measured(twelve, champion: Record, tmp_path: Path) -> None:
     """All test images through the registered model: the class that the sweep recorded for each."""
-    from src import stages
     from src.config import step
+    from src.data import load_data
 
     place, store = twelve[0], twelve[0].store()
     recorded = Predictions.load(store.file(champion.run_id, "predictions/test.npz"))
     import yaml
 
     settings = yaml.safe_load(store.file(champion.run_id, "config.yaml").read_text())
-    data = stages.load_data(step("data", settings["data"], "digits"), settings["seed"])
+    data = load_data(step("data", settings["data"], "digits"), settings["seed"])
     images = data.test.read(np.arange(len(data.test)))
     np.save(tmp_path / "images.npy", images)
     code = """

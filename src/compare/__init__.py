@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src import benchmark, command, locks, report, stages, stats
+from src import benchmark, command, locks, report, stats
 from src.audit import Layer
 from src.compare import conditions
 from src.compare.effects import damaged, effects
 from src.config import Benchmark, Compare, Config, plain
-from src.data import UNREADABLE
+from src.data import UNREADABLE, dataset
 from src.evaluate import Predictions
 from src.progress import Progress
 from src.recorded import COMPARISON
@@ -150,7 +150,7 @@ def _training(
             test[name] = _predictions(record, "test", store)
     if baseline is None or rows[baseline].failed:
         return report.Comparison(training, tuple(report.ordered(list(rows.values()))), settings=config.text)
-    data = stages.dataset(config)
+    data = dataset(config)
     rows = judge(rows, baseline, test, validation, data.classes, judged)
     test = {name: found for name, found in test.items() if not rows[name].failed}
     artifacts = {name: artifacts[name] for name in test}

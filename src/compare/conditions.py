@@ -5,8 +5,8 @@ import platform
 import subprocess
 from pathlib import Path
 
-from src import stages
 from src.config import Config, plain
+from src.data import dataset
 from src.tracking import Record
 
 LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")
@@ -14,7 +14,7 @@ LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge
 
 def facts(config: Config, variants: int, sweep: Record, uri: str) -> dict[str, str]:
     """A line each. `what` says what was run on what."""
-    data = stages.dataset(config)
+    data = dataset(config)
     images = ", ".join(f"{len(split):,} {name}" for name, split in data.splits().items())
     height, width, channels = data.shape
     found = {

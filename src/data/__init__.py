@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from src.config import Preprocess, UserError, canonical
+from src.config import Config, Preprocess, Step, UserError, canonical
 
 SPLITS = ("train", "validation", "test")
 AHEAD = 2  # batches
@@ -75,6 +76,16 @@ def shown(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
+
+
+def dataset(config: Config) -> Dataset:
+    """The images of a config; loaded once per process however often they are asked for."""
+    return load_data(config.data, config.seed)
+
+
+@lru_cache(maxsize=2)
+def load_data(step: Step, seed: int) -> Dataset:
+    return step.function(step.settings, seed)
 
 
 def preprocess(images: np.ndarray, how: Preprocess) -> np.ndarray:

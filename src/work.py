@@ -1,0 +1,197 @@
+"""What a stage does, apart from the store: from a checkpoint to files in a folder, with metrics and tags for their run.
+
+It may crash in native code, and is called in a worker process.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src import audit, backend, benchmark, machine, serving
+from src.config import Config, Step, Told, plain
+from src.data import Dataset, dataset
+from src.evaluate import NO_CLASS, Predictions, class_name, predict, without_number
+from src.progress import Progress, at
+from src.tracking import (
+    AUDIT,
+    CHECKPOINT,
+    FILES,
+    MEASURED,
+    NO_NUMBER,
+    PREPROCESSING,
+    artifact_path,
+    predictions_path,
+    sha256,
+)
+from src.train import Task, Trained
+
+log = logging.getLogger(__name__)
+
+
+class CannotRun(Told):
+    """The interpreter can't run an artifact; found out in a process of its own."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One stage to do. `parent` is the checkpoint that it starts from, whose share of zeros is `sparsity`; `folder` is
+    where its files go."""
+
+    group: str
+    step: Step
+    config: Config
+    variant: str
+    parent: Path | None
+    sparsity: float
+    folder: Path
+
+
+def do(work: Work) -> Trained:
+    """Does the stage."""
+    with (
+        backend.share_of_cores(work.config.sweep.parallel),
+        backend.custom_objects(_custom_objects(work.config.model)),
+    ):
+        return _measured_artifact(work) if work.group == "quant" else _checkpoint(work)
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` where the model, which comes from elsewhere, can't take the images or tell their classes
+    apart."""
+    step, data = config.model, dataset(config)
+    with backend.custom_objects(_custom_objects(step)):
+        step.function(step.settings, data.shape, len(data.classes))
+
+
+def _custom_objects(model: Step) -> tuple[str, ...]:
+    return getattr(model.settings, "custom_objects", ())
+
+
+def _checkpoint(work: Work) -> Trained:
+    config, data, step = work.config, dataset(work.config), work.step
+    at(f"{work.group}: {config.model.title}")
+    file = work.folder / CHECKPOINT
+    file.parent.mkdir()
+    if work.parent is None:
+        model = config.model
+        build = partial(model.function, model.settings, data.shape, len(data.classes))
+        trained = step.function(step.settings, build, _task(config), file)
+    else:
+        trained = step.function(step.settings, work.parent, _task(config), file)
+    return Trained(trained.metrics, trained.history, {**trained.tags, "digest": sha256(file)})
+
+
+def _measured_artifact(work: Work) -> Trained:
+    config, data, folder = work.config, dataset(work.config), work.folder
+    artifact = folder / artifact_path(work.variant)
+    artifact.parent.mkdir()
+    (folder / predictions_path("test")).parent.mkdir()
+    at(f"{work.variant}: convert")
+    converted = work.step.function(work.step.settings, work.parent, _task(config))
+    artifact.write_bytes(converted.content)
+    at(f"{work.variant}: evaluate")
+    if audit.is_sparse_encoded(artifact) and (why := benchmark.why_it_cannot_run(artifact)):
+        raise CannotRun(f"the artifact {why}")
+    logits = _task(config).logits
+    if logits is None:
+        logits = not audit.gives_probabilities(artifact)
+    with ThreadPoolExecutor(1) as aside:
+        # gzip takes seconds on sparse float weights; zlib lets go of the GIL.
+        auditing = aside.submit(audit.audit, artifact, True, config.audit.compressors)
+        metrics, predicted = {}, {}
+        for split_name, split in data.splits().items():
+            predictions = predict(
+                artifact,
+                split,
+                config.model.settings.preprocess,
+                threads=len(machine.cores()),
+                progress=_counting(split_name, len(split)),
+                logits=logits,
+            )
+            predictions.save(folder / predictions_path(split_name))
+            predicted[split_name] = predictions
+            metrics[f"{split_name}_accuracy"] = predictions.accuracy
+            if split_name == "test":
+                metrics["balanced_accuracy"] = predictions.balanced_accuracy
+                of_images = _preprocessing(config, data, predictions, logits)
+        found = auditing.result()
+    metrics |= {
+        "tflite_bytes": found.tflite_bytes,
+        "gzip_bytes": found.gzip_bytes,
+        "sparsity": found.sparsity,
+    }
+    assert tuple(metrics) == MEASURED
+    metrics |= {f"{name}_bytes": size for name, size in found.compressors.items()}
+    metrics |= {f"{split}{NO_NUMBER}": its.no_number for split, its in predicted.items() if its.no_number}
+    if no_number := _no_number(predicted, converted.not_numbers):
+        log.warning("%s %s", work.variant, no_number)
+    asked = audit.Asked(converted.weights, converted.activations, work.sparsity)
+    (folder / PREPROCESSING).write_text(json.dumps(of_images, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / AUDIT).write_text(json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1), encoding="utf-8")
+    beside = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != artifact]
+    return Trained(
+        metrics,
+        tags={
+            FILES: json.dumps({str(file.relative_to(folder)): sha256(file) for file in beside}),
+            "audit": " ".join(audit.differences(found, asked)) or "as asked for",
+            "digest": sha256(artifact),
+            "input_dtype": found.input_dtype,
+            "output_dtype": found.output_dtype,
+            "float_operators": _counted(op.name for op in found.operators if op.computes == "float"),
+        }
+        | ({"no_number": no_number} if no_number else {}),
+    )
+
+
+def _no_number(predicted: Mapping[str, Predictions], weights: Sequence[str]) -> str:
+    """Why a variant can't be trusted, as a phrase that goes on from its name; empty where it can."""
+    others = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
+    made = f"is made from weights that are no numbers: {weights[0]}{others}" if weights else ""
+    return "; it ".join(filter(None, [without_number(predicted), made]))
+
+
+def _preprocessing(config: Config, data: Dataset, test: Predictions, logits: bool) -> dict[str, Any]:
+    """What turns a user's image into what the model takes, and what it gives into labels; with one test image as
+    base64 of a PNG file and what this variant says of it."""
+    of_data = config.data.settings
+    shown = int(np.argmax(test.predicted != NO_CLASS))  # the first image that has a class; the first where none has
+    pixels = data.test.read(np.array([shown]))[0]
+    return {
+        "classes": list(data.classes),
+        "image_shape": list(data.shape),
+        "resize": getattr(of_data, "resize", "bilinear"),
+        "crop": getattr(of_data, "crop", False),
+        "preprocess": plain(config.model.settings.preprocess),
+        "logits": logits,
+        "example": serving.example(pixels),
+        "example_predicted": class_name(test.predicted[shown], data.classes),
+    }
+
+
+def _counting(split: str, images: int) -> Callable[[int], None]:
+    progress, done = Progress(log), 0
+
+    def more(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done / images, f"{split}: {done:,} of {images:,} images")
+
+    return more
+
+
+def _task(config: Config) -> Task:
+    logits = getattr(config.model.settings, "logits", None)
+    return Task(dataset(config), config.model.settings.preprocess, config.augment, config.seed, logits)
+
+
+def _counted(names: Iterable[str]) -> str:
+    counts = Counter(names)
+    return ", ".join(f"{name} x{n}" if n > 1 else name for name, n in sorted(counts.items())) or "none"
