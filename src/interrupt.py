@@ -15,8 +15,8 @@ _closing: Callable[[], None] | None = None
 
 
 def watch() -> None:
-    """Makes SIGTERM and SIGHUP the same as Ctrl-C, and ends the process with exit code 130 if the main thread has not done so
-    itself `GRACE_SECONDS` after either."""
+    """Makes SIGTERM and SIGHUP the same as Ctrl-C, and ends the process with exit code 130 if the main thread has not
+    done so itself `GRACE_SECONDS` after one of them."""
     arrived, arrives = os.pipe()
     os.set_blocking(arrives, False)
     signal.set_wakeup_fd(arrives, warn_on_full_buffer=False)
