@@ -11,7 +11,7 @@ import numpy as np
 
 from src import backend
 from src.config import Tfds, UserError
-from src.data import Dataset, from_arrays
+from src.data import Dataset, from_arrays, shown
 from src.data.decode import resize
 
 
@@ -20,7 +20,7 @@ def load(config: Tfds, seed: int) -> Dataset:
 
     Raises `UserError` if the package or the data set is not there, or if it is not one of images with one class each.
     """
-    key = f"data.name={config.name}"
+    key = f"data.name={shown(config.name)}"
     if importlib.util.find_spec("tensorflow_datasets") is None:
         raise UserError("data=tfds: needs the package tensorflow-datasets; make setup EXTRAS=dev,tfds installs it")
     backend.prepare()

@@ -175,6 +175,15 @@ def test_everything_else_is_one_line(tmp_path, arrays, line):
     assert "\n" not in str(caught.value)
 
 
+def test_odd_paths(tmp_path):
+    path = tmp_path / "d'été ~(1)=\n.npz"
+    with pytest.raises(UserError) as caught:
+        npz.load(Npz(path=str(path)), seed=0)
+    assert str(caught.value).startswith(f"data.path={tmp_path}/d'été ~(1)=\\n.npz: no such file; takes ")
+    np.savez(path, x=X, y=Y)
+    assert len(npz.load(Npz(path=str(path)), seed=0).test) == 8
+
+
 @pytest.mark.parametrize("damage", ["missing", "folder", "empty", "text", "npy", "truncated", "flipped"])
 def test_a_broken_file_is_one_line(tmp_path, damage):
     path = tmp_path / "data.npz"
