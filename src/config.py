@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
@@ -46,6 +47,23 @@ Resize = Literal["bilinear", "bicubic", "lanczos", "area", "nearest", "tf_biline
 def _several(value: Any) -> Any:
     """One number as a list of it."""
     return [value] if isinstance(value, int | float) else value
+
+
+def _names(value: Any) -> Any:
+    """A list of names as Hydra and YAML read it, whole numbers as text. Raises `ValueError` for what else they make of
+    a name without quotes: what was typed can't be told from it."""
+    if not isinstance(value, list | tuple):
+        return value
+    for name in value:
+        if name is None or isinstance(name, bool | float):
+            kind = {type(None): "nothing", bool: "true or false", float: "a number"}[type(name)]
+            quoted = json.dumps([n if isinstance(n, str) else json.dumps(n) for n in value], ensure_ascii=False)
+            right = shlex.quote(f"data.classes={quoted}".replace(", ", ","))
+            raise ValueError(
+                f"{json.dumps(name)} is read as {kind} and not as a name; takes names, in quotes and as they are spelt "
+                f"where they look like that: {right}"
+            )
+    return [str(name) if isinstance(name, int) else name for name in value]
 
 
 @schema(frozen=True, config=STRICT)
@@ -87,7 +105,7 @@ class ImageFolder:
     """
 
     path: Annotated[str, Field(min_length=1, description="a folder with a folder of images for each class")]
-    classes: tuple[Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)], ...] | None = None
+    classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...] | None, BeforeValidator(_names)] = None
     image_size: ImageSize = 32
     channels: Literal[1, 3] = 3
     resize: Resize = "bilinear"

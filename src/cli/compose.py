@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,16 @@ _INTERPOLATED = "any value is interpolated"
 
 # Of the names of Hydra's folders: two runs that begin in the same second have one each.
 OmegaConf.register_new_resolver("random", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Quotes text that OmegaConf would read as a number where PyYAML would not, such as a class called 1e3: a config
+    that was recorded can be composed again."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def composer(hydra_overrides: Sequence[str]) -> Compose:
@@ -76,6 +87,6 @@ def composer(hydra_overrides: Sequence[str]) -> Compose:
 
 
 def checked(settings: dict[str, Any], choices: Any) -> Config:
-    config = load(settings, choices, yaml.dump(settings, Dumper=yaml.CSafeDumper, sort_keys=False))
+    config = load(settings, choices, yaml.dump(settings, Dumper=_Dumper, sort_keys=False))
     check_writable(config.tracking)
     return config

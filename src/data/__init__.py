@@ -115,6 +115,7 @@ def from_arrays(
     A split that is given is put in the order of its images' SHA-256. Raises `UserError`, which starts with `key`, for
     a class that a split lacks.
     """
+    classes = tuple(map(shown, classes))  # a name is a line in `labels.txt`
     for name in given:
         missing = np.flatnonzero(np.bincount(given[name][1], minlength=len(classes)) == 0)
         if len(missing):
@@ -141,7 +142,7 @@ def from_arrays(
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
-        classes=tuple(classes),
+        classes=classes,
         shape=shape,
         fingerprint=fingerprint(splits, found, classes, {"shape": shape}),
         notes=(*notes, *oddities(splits, found, classes)),
