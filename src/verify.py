@@ -208,7 +208,7 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     metrics |= {"balanced_accuracy": predictions["test"].balanced_accuracy}
     counted = {f"{name}{NO_NUMBER}": each.no_number for name, each in predictions.items()}
     metrics |= {name: count for name, count in counted.items() if count or name in record.metrics}
-    metrics |= {"tflite_bytes": found.tflite_bytes, "gzip_bytes": found.gzip_bytes, "sparsity": found.sparsity}
+    metrics |= {"tflite_bytes": found.tflite_bytes, "gzip_bytes": found.gzip_bytes, "sparsity": found.sparsity or 0.0}
     return Again(artifact, predictions, metrics), problems
 
 

@@ -126,7 +126,7 @@ def _measured_artifact(work: Work) -> Trained:
     metrics |= {
         "tflite_bytes": found.tflite_bytes,
         "gzip_bytes": found.gzip_bytes,
-        "sparsity": found.sparsity,
+        "sparsity": found.sparsity or 0.0,
     }
     assert tuple(metrics) == MEASURED
     metrics |= {f"{name}_bytes": size for name, size in found.compressors.items()}

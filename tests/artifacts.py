@@ -1,6 +1,7 @@
 """Real `.tflite` files for the tests of what measures them: a tiny network in every scheme, and broken files."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ def build(folder: Path) -> Tiny:
     contents |= {"logits": converter(logits, "none").convert(), "logits-fiq": converter(logits, "fiq").convert()}
     for name, function in {**fixed_to_one_image(tf, keras, logits), **without_numbers(tf, logits)}.items():
         contents[name] = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+    contents |= to_be_told_how(tf)
 
     dense = logits.layers[-2]
     kernel, bias = dense.get_weights()
@@ -158,6 +160,35 @@ def without_numbers(tf: Any, logits: Any) -> dict[str, Callable[..., Any]]:
 
     graphs = (nan, inf, nothing, nan_softmax, ruled_out)
     return {graph.__name__: tf.function(graph).get_concrete_function(signature) for graph in graphs}
+
+
+def to_be_told_how(tf: Any) -> dict[str, bytes]:
+    """Files that can be run in more than one way: `open` at any size of its image, `signatures` by three of them."""
+
+    class Module(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.kernel = tf.Variable(tf.random.stateless_normal([3, 3, 3, 8], [0, 0]))
+            self.table = tf.Variable(tf.random.stateless_normal([100, 4], [0, 0]))
+
+        @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32, name="image")])  # type: ignore[untyped-decorator]
+        def conv(self, image: Any) -> Any:
+            return {"y": tf.nn.conv2d(image, self.kernel, 1, "SAME")}
+
+        @tf.function(input_signature=[tf.TensorSpec([1, 16], tf.int32, name="ids")])  # type: ignore[untyped-decorator]
+        def embed(self, ids: Any) -> Any:
+            return {"y": tf.gather(self.table, ids)}
+
+        @tf.function(input_signature=[tf.TensorSpec([n, 4], tf.float32, name=name) for name, n in (("b", 2), ("a", 3))])  # type: ignore[untyped-decorator]
+        def two(self, b: Any, a: Any) -> Any:
+            return {"y": tf.matmul(a, b, transpose_b=True)}
+
+    module = Module()
+    functions = {name: getattr(module, name) for name in ("conv", "embed", "two")}
+    one = tf.lite.TFLiteConverter.from_concrete_functions([module.conv.get_concrete_function()], module)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=functions)
+        several = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions)).convert()
+    return {"open": one.convert(), "signatures": several}
 
 
 def out_of_bounds(content: bytes) -> bytes:

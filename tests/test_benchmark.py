@@ -3,6 +3,7 @@
 Nothing here depends on how fast the machine is.
 """
 
+import io
 import json
 import os
 import signal
@@ -17,13 +18,13 @@ import numpy as np
 import pytest
 from artifacts import SCHEMES, Tiny
 from conftest import Place
+from rich.console import Console
 
 from src import recorded
 from src import report as pages
 from src.benchmark import FIRST_LOOK, NEXT_LOOK, Plan, Report, allocate, call, measure, precise
-from src.benchmark.__main__ import names, notes
-from src.benchmark.child import operators
-from src.config import Benchmark, Compare, plain
+from src.benchmark.__main__ import notes, parse, show
+from src.config import Benchmark, Compare, UserError, plain
 from src.export.__main__ import conditions
 from src.report.figures import Drawn
 from src.report.page import page
@@ -47,7 +48,7 @@ def test_a_file_that_crashes_the_interpreter_does_not_stop_the_others(report: Re
     reasons = {failure.name: failure.reason for failure in report.failures}
     assert reasons == {
         "crash": "crashes the interpreter (SIGSEGV)",
-        "truncated": "The model is not a valid Flatbuffer buffer",
+        "truncated": "not a whole TFLite model: it was cut short or altered",
     }
 
 
@@ -211,17 +212,13 @@ def test_short_invokes_are_timed_more_often_than_long_ones() -> None:
     assert plan.invokes == {"0": 3, "tiny": 50}
 
 
-def test_the_profilers_first_table_is_read() -> None:
-    summary = """\
-=================== Run Order ===================
-        [node type]    [start]    [first]   [avg ms]        [%]     [cdf%]   [mem KB] [times called]   [Name]
-        Delegate/Convolution (NHWC, F32) IGEMM      0.000      0.006      0.007    88.095%    88.095%      0.000       20   [Delegate]:1
-        SOFTMAX      0.000      0.001      0.002    11.905%    100.0%      0.000       20   [model/softmax]:2
-
-=================== Top by Computation Time ===================
-        Delegate/Convolution (NHWC, F32) IGEMM      0.000      0.006      0.007    88.095%    88.095%      0.000       20   [Delegate]:1
-"""  # noqa: E501
-    assert operators(summary) == [("Convolution (NHWC, F32) IGEMM", 0.007), ("SOFTMAX", 0.002)]
+def test_a_short_budget_costs_the_warm_up_before_an_instance() -> None:
+    plan = allocate(probes(500.0, 100.0, 1), "0", Benchmark(), 20.0)
+    # An instance: its start, and, for the file and its control, 0.6 s to load and invoke, and 3 rounds of 2 invokes.
+    assert plan.warmup == 0
+    assert (plan.instances, plan.rounds) == (3, 3)
+    assert plan.seconds_per_instance == pytest.approx(0.25 + 2 * (0.6 + 3))
+    assert allocate(probes(0.01, 1.0, 1), "0", Benchmark(), 60.0).warmup == Benchmark().warmup
 
 
 # --- The command -----------------------------------------------------------------------------------------------
@@ -248,34 +245,48 @@ def test_a_file_that_fails_is_named_and_the_exit_code_is_1(place: Place, tiny: T
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing.tflite"], "error: nothing.tflite: no such file; takes .tflite files"),
-        ([__file__], f"error: {__file__}: is no TFLite model; takes .tflite files"),
-        (["{drq}", "threads=0"], "error: threads=0: takes a whole number of at least 1 and at most 256"),
-        (["{drq}", "seconds=soon"], "error: seconds=soon: takes a number above 0"),
-        (["{drq}", "thread=2"], "error: thread=2: no such setting; takes threads, instances, rounds,"),
-        (["{drq}", "baseline=f16"], "error: baseline=f16: takes one of drq"),
+        (["nothing.tflite"], "nothing.tflite: no such file; takes .tflite files"),
+        ([__file__], f"{__file__}: is text, not a TFLite model; takes .tflite files"),
+        (["{drq}", "threads=0"], "threads=0: takes a whole number of at least 1 and at most 256"),
+        (["{drq}", "seconds=soon"], "seconds=soon: takes a number above 0"),
+        (["{drq}", "thread=2"], "thread=2: no such setting; takes threads, instances, rounds,"),
+        (["{drq}", "baseline=f16"], "baseline=f16: takes one of drq"),
         (
             ["{drq}", "json=no/such/folder.json"],
-            "error: json=no/such/folder.json: takes a file in a folder that exists",
+            "json=no/such/folder.json: takes a file in a folder that exists",
         ),
-        ([], "error: takes at least one .tflite file (--help shows how)"),
-        (["threads=2"], "error: takes at least one .tflite file (--help shows how)"),
-        (["{drq}", "--threads"], "error: --threads: no such option; takes files, KEY=VALUE and --help"),
+        ([], "takes at least one .tflite file (--help shows how)"),
+        (["threads=2"], "takes at least one .tflite file (--help shows how)"),
+        (["{drq}", "--threads"], "--threads: no such option; takes files, KEY=VALUE and --help"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(place: Place, tiny: Tiny, arguments: list[str], said: str) -> None:
-    done = place.run(*(a.format(drq=tiny.files["drq"]) for a in arguments), module="src.benchmark")
-    assert done.returncode == 2
-    assert done.stderr.startswith(said)
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+def test_wrong_input_is_told_before_anything_is_run(tiny: Tiny, arguments: list[str], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse([argument.format(drq=tiny.files["drq"]) for argument in arguments])
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
 
 
-def test_files_of_one_name_are_told_apart_by_the_folders_in_which_their_paths_differ() -> None:
-    files = [Path(f"runs/{run}/artifacts/model/p1-drq.tflite") for run in ("a1", "b2")]
-    assert names(files) == ["a1/p1-drq", "b2/p1-drq"]
-    assert names([Path("x/p1.tflite"), Path("x/p2.tflite")]) == ["p1", "p2"]
-    assert names([Path("p1.tflite"), Path("p1.tflite"), Path("old/p1.tflite")]) == ["p1#1", "p1#2", "old/p1"]
+@pytest.mark.parametrize("module", ["src.benchmark", "src.audit"])
+def test_wrong_input_is_one_line_and_exit_code_2(place: Place, module: str) -> None:
+    done = place.run("nothing.tflite", module=module)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: nothing.tflite: no such file; takes .tflite files\n"
+
+
+def test_a_slow_down_by_a_thousand_and_names_in_brackets_are_shown(report: Report) -> None:
+    thousand = replace(
+        report.variants[0], name="slow[red]", call="slower", ratio=Interval(1000.0, 950.0, 1050.0), latency_ms_std=1e-7
+    )
+    for width in (80, 200):
+        console = Console(width=width, record=True, file=io.StringIO())
+        show(replace(report, variants=(*report.variants[:1], thousand)), console)
+        text = console.export_text()
+        assert "slow[red]" in text
+        assert "0.00100×" in text
+        assert "0.000952 – 0.00105" in text
+        assert "± 0 " not in text
+        assert max(map(len, text.splitlines())) <= width
 
 
 def test_help_teaches_and_names_every_setting(place: Place) -> None:

@@ -64,6 +64,7 @@ COMMANDS = [
     ("src.verify", "--help"),
     ("src.compare", "--help"),
     ("src.benchmark", "--help"),
+    ("src.audit", "--help"),
     ("src.run", "data=image_folder", "data.path='/nowhere/Zoë × 2'"),
     ("src.pick", "tracking.uri=sqlite:///Zoë.db"),
     ("src.benchmark", "Zoë.tflite"),

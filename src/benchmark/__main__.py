@@ -1,9 +1,7 @@
 """`python -m src.benchmark MODEL.tflite …`: the latency of any artifacts, measured together, without a sweep."""
 
-import itertools
 import json
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,17 +10,18 @@ from dataclasses import fields
 from pathlib import Path
 
 from pydantic import TypeAdapter
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from src.audit import is_model
-from src.benchmark import Latency, Report, measure
+from src import artifact_files
+from src.artifact_files import add_row, digits, say, shown, table
+from src.benchmark import CONTROL, LEAST_INSTANCES, LEAST_ROUNDS, Latency, Report, measure
 from src.benchmark import Progress as Tell
+from src.benchmark.workload import Workload, workload
 from src.config import Benchmark, UserError, check, plain
 from src.stats import Interval
-from src.terminal import Terminal, plain_where_needed
+from src.terminal import Terminal
 
 USAGE = """\
 Usage: python -m src.benchmark MODEL.tflite [MODEL.tflite …] [KEY=VALUE …]
@@ -31,6 +30,7 @@ Latency of .tflite files at batch 1, measured together: several fresh instances
 of each, in random interleaved rounds. The first file is the baseline; the
 others are compared with it, round by round. The baseline also runs against
 itself (A/A control): a difference smaller than that shows is reported as none.
+A file that leaves open what to run is refused with what to say.
 
 Examples
   python -m src.benchmark model.tflite
@@ -38,38 +38,35 @@ Examples
   python -m src.benchmark dense.tflite pruned.tflite int8.tflite
       which is faster than the first, and is it real
   python -m src.benchmark *.tflite baseline=dense threads=2 json=latency.json
+  python -m src.benchmark detector.tflite shape=1,320,320,3
+      at the size that the file leaves open; of several inputs, by name:
+      shape.image=1,320,320,3 shape.mask=1,320,320,1
+  python -m src.benchmark text.tflite signature=encode
+      one of the several ways to call it
 
 Settings
 """
 
 
+SETTINGS = {
+    "baseline": ("NAME", "compared with the others, without .tflite; first by default"),
+    "signature": ("NAME", "what to run of a file that can be called in several ways"),
+    "shape": ("N,N,…", "of the input, where the file leaves it open; shape.INPUT= by name"),
+    "json": ("FILE", "all that was measured, time per operator included"),
+}
+
+
 def main() -> None:
-    """Exit codes: 0 done, 1 a file could not be run, 2 something in the command can't be used, 130 interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    plain_where_needed()
-    try:
-        sys.exit(run(sys.argv[1:]))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    artifact_files.main(USAGE + "\n".join(settings()), run)
 
 
 def run(arguments: Sequence[str]) -> int:
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE + "\n".join(settings()))
-        return 0
-    artifacts, baseline, config, output = parse(arguments)
+    artifacts, workloads, baseline, config, output = parse(arguments)
     with progress() as tell:
-        report = measure(artifacts, baseline, config, tell)
+        report = measure(artifacts, baseline, config, tell, workloads)
     show(report, Terminal())
     if output:
-        try:
-            output.write_text(json.dumps(plain(report), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"json={output}: can't be written ({error.strerror}); takes a file name") from None
+        artifact_files.write(output, plain(report))
     return 1 if report.failures else 0
 
 
@@ -78,65 +75,45 @@ def settings() -> Iterator[str]:
     for field in fields(Benchmark):
         value = json.dumps(field.default)
         yield f"  {field.name + '=' + value:<18}{properties[field.name]['description']}"
-    yield f"  {'baseline=NAME':<18}compared with the others, without .tflite; first by default"
-    yield f"  {'json=FILE':<18}all that was measured, time per operator included"
+    for key, (value, meaning) in SETTINGS.items():
+        yield f"  {key + '=' + value:<18}{meaning}"
 
 
-def parse(arguments: Sequence[str]) -> tuple[dict[str, Path], str, Benchmark, Path | None]:
-    """Artifacts by name, the baseline's name, the settings, and where to write JSON.
+def parse(arguments: Sequence[str]) -> tuple[dict[str, Path], dict[str, Workload], str, Benchmark, Path | None]:
+    """Artifacts by name and what of them is run, the baseline's name, the settings, and where to write JSON.
 
-    Raises `UserError` for a file that is not there and for a setting that there is not.
+    Raises `UserError` for a file that can't be measured, and for a setting that there is not or that fits none.
     """
-    values: dict[str, str] = {}
-    files: list[Path] = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and not Path(argument).exists():
-            if key not in (known := [*(field.name for field in fields(Benchmark)), "baseline", "json"]):
-                raise UserError(f"{argument}: no such setting; takes {', '.join(known)}")
-            values[key] = value
-        elif argument.startswith("-"):
-            raise UserError(f"{argument}: no such option; takes files, KEY=VALUE and --help")
-        elif not Path(argument).is_file():
-            raise UserError(f"{argument}: no such file; takes .tflite files")
-        elif not is_model(_start(Path(argument))):
-            raise UserError(f"{argument}: is no TFLite model; takes .tflite files")
-        else:
-            files.append(Path(argument))
-    if not files:
-        raise UserError("takes at least one .tflite file (--help shows how)")
-    artifacts = dict(zip(names(files), files, strict=True))
+    keys = [*(field.name for field in fields(Benchmark)), *SETTINGS]
+    files, values = artifact_files.parse(arguments, keys, "shape.")
+    artifacts = dict(zip(artifact_files.names(files, [CONTROL]), files, strict=True))
     output, baseline = values.pop("json", None), values.pop("baseline", next(iter(artifacts)))
+    signature = values.pop("signature", None)
+    shapes = {key.partition(".")[2]: _shape(key, values.pop(key)) for key in list(values) if key.startswith("shape")}
+    config = check(Benchmark, values, "")
     if baseline not in artifacts:
         raise UserError(f"baseline={baseline}: takes one of {', '.join(artifacts)}")
-    config = check(Benchmark, values, "")
-    if output is not None and not Path(output).absolute().parent.is_dir():
-        raise UserError(f"json={output}: takes a file in a folder that exists")
-    return artifacts, baseline, config, Path(output) if output else None
+    workloads = {name: workload(path, signature, shapes) for name, path in artifacts.items()}
+    _all_used(workloads, signature, shapes)
+    return artifacts, workloads, baseline, config, artifact_files.output(output, files)
 
 
-def _start(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(8)
+def _shape(key: str, value: str) -> tuple[int, ...]:
+    sizes = value.split(",")
+    if not all(size.isdecimal() and 0 < int(size) < 1 << 31 for size in sizes):
+        raise UserError(f"{key}={value}: takes whole numbers of at least 1, such as 1,224,224,3")
+    return tuple(map(int, sizes))
 
 
-def names(files: Sequence[Path]) -> list[str]:
-    """What the files are called: their stems; where two are the same, behind the folders in which their paths differ;
-    numbered if need be."""
-    stems = [file.stem for file in files]
-    if len(set(stems)) < len(stems):
-        folders = [file.absolute().parent.parts for file in files]
-        start = _in_common(folders)
-        end = _in_common([parts[start:][::-1] for parts in folders])
-        stems = [
-            "/".join([*parts[start : len(parts) - end], file.stem]) for parts, file in zip(folders, files, strict=True)
-        ]
-    return [f"{stem}#{stems[:i].count(stem) + 1}" if stems.count(stem) > 1 else stem for i, stem in enumerate(stems)]
-
-
-def _in_common(sequences: Sequence[Sequence[str]]) -> int:
-    """How many elements all begin with."""
-    return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*sequences, strict=False)))
+def _all_used(workloads: dict[str, Workload], signature: str | None, shapes: dict[str, tuple[int, ...]]) -> None:
+    """A file that has but one signature, or no such input, is measured as it is; but one of them must be meant."""
+    if signature is not None and all(signature not in each.signatures for each in workloads.values()):
+        known = ", ".join(dict.fromkeys(name for each in workloads.values() for name in each.signatures))
+        raise UserError(f"signature={signature}: no file has it; takes {known or 'none, since no file has any'}")
+    inputs = list(dict.fromkeys(given.name for each in workloads.values() for given in each.inputs))
+    for name in shapes:
+        if name and name not in inputs:
+            raise UserError(f"shape.{name}: no such input; takes shape. with one of {', '.join(inputs)}")
 
 
 @contextmanager
@@ -150,7 +127,7 @@ def progress() -> Iterator[Tell]:
             nonlocal due
             if share < 1 and time.monotonic() > due:
                 due = time.monotonic() + 5
-                print(f"{share:4.0%} {what}", file=sys.stderr, flush=True)
+                print(f"{share:4.0%} {shown(what)}", file=sys.stderr, flush=True)
 
         yield line
         return
@@ -158,12 +135,12 @@ def progress() -> Iterator[Tell]:
         BarColumn(24),
         TextColumn("{task.percentage:3.0f} %"),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     # A redraw takes half a millisecond of a core: seldom enough that it is no part of what is measured.
     with Progress(*columns, console=console, transient=True, refresh_per_second=1) as bar:
         task = bar.add_task("", total=1.0)
-        yield lambda share, what: bar.update(task, completed=share, description=what)
+        yield lambda share, what: bar.update(task, completed=share, description=shown(what))
 
 
 # --- The tables ------------------------------------------------------------------------------------------------
@@ -175,31 +152,27 @@ def show(report: Report, console: Console) -> None:
         console.print(latency_table(report))
         console.print(costs_table(report))
     for failure in report.failures:
-        console.print(f"{failure.name}: {failure.reason}", style="red", highlight=False, markup=False)
+        say(console, f"{failure.name}: {failure.reason}", "red")
     for line in notes(report):
-        console.print(line, style="dim", highlight=False, markup=False)
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in headings:
-        left = heading in ("artifact", "most of the time goes to")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
-    return table
+        say(console, line, "dim")
 
 
 def latency_table(report: Report) -> Table:
-    table = _table("artifact", "median ms", "mean ± std", "p90", "speed-up", "95 % interval")
+    # Where all are short, in microseconds: zeros behind the point would leave no room for the names.
+    unit, factor = ("µs", 1e3) if max(found.latency_ms_median for found in report.variants) < 0.1 else ("ms", 1.0)
+    headings = (f"median {unit}", "mean ± std", "p90", "speed-up", "95 % interval")
+    made = table({"artifact": True, **dict.fromkeys(headings, False)})
     for found in report.variants:
-        table.add_row(
+        add_row(
+            made,
             found.name,
-            digits(found.latency_ms_median),
-            f"{digits(found.latency_ms_mean)} ± {digits(found.latency_ms_std)}",
-            digits(found.latency_ms_p90),
+            digits(found.latency_ms_median * factor),
+            f"{digits(found.latency_ms_mean * factor)} ± {digits(found.latency_ms_std * factor, 2)}",
+            digits(found.latency_ms_p90 * factor),
             *speedup(found),
             style="bold" if found.call == "baseline" else None,
         )
-    return table
+    return made
 
 
 def speedup(found: Latency) -> tuple[str, str]:
@@ -209,32 +182,39 @@ def speedup(found: Latency) -> tuple[str, str]:
         case "no difference":
             return "no difference", between(found.speedup)
         case _:
-            return f"{found.speedup.estimate:.2f}×", between(found.speedup)
+            return f"{digits(found.speedup.estimate)}×", between(found.speedup)
 
 
 def between(interval: Interval) -> str:
-    return f"{interval.low:.2f} – {interval.high:.2f}"
+    return f"{digits(interval.low)} – {digits(interval.high)}"
 
 
 def costs_table(report: Report) -> Table:
-    table = _table("artifact", "load ms", "first ms", "memory MB", "most of the time goes to")
+    headings = ("load ms", "first ms", "memory MB")
+    made = table({"artifact": True, **dict.fromkeys(headings, False), "most of the time goes to": True})
     for found in report.variants:
         memory = "–" if found.peak_memory_bytes is None else digits(found.peak_memory_bytes / 1e6)
-        table.add_row(found.name, digits(found.load_ms), digits(found.first_ms), memory, slowest(found))
-    return table
+        add_row(made, found.name, digits(found.load_ms), digits(found.first_ms), memory, slowest(found))
+    return made
 
 
 def slowest(found: Latency) -> str:
-    total = sum(operator.ms for operator in found.operators)
-    if not total:
+    if not found.operators:
         return "–"
     top = max(found.operators, key=lambda operator: operator.ms)
     # "Fully Connected (NC, QS8, QC8W) GEMM": what it does and on which types; which kernel is for the JSON.
-    return f"{top.ms / total:.0%} {re.sub(r'[)] [A-Z]+$', ')', top.name).replace(', ', ',')}"
+    name = re.sub(r"[)] [A-Z]+$", ")", top.name).replace(", ", ",")
+    return f"{top.ms / sum(operator.ms for operator in found.operators):.0%} {name}"
 
 
 def notes(report: Report) -> Iterator[str]:
     host, seconds, control = report.host, report.seconds, report.control
+    for found in report.variants:
+        if found.measured_at:
+            yield f"{found.name}: measured at {found.measured_at}."
+    for reason in dict.fromkeys(found.no_operators for found in report.variants if found.no_operators):
+        names = ", ".join(found.name for found in report.variants if found.no_operators == reason)
+        yield f"{names}: no time per operator ({reason})."
     if report.variants:
         yield (
             f"A/A control {between(Interval(1, 1 / control.high, 1 / control.low))}: "
@@ -255,11 +235,9 @@ def notes(report: Report) -> Iterator[str]:
         yield f"Other processes kept {host.others_cores:.1f} cores busy: on a quiet machine intervals are narrower."
     parts = ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items() if name != "total")
     yield f"{seconds['total']:.1f} s of {report.config.seconds:g}: {parts}."
-
-
-def digits(number: float) -> str:
-    """Three significant digits, no exponent."""
-    return f"{number:,.0f}" if number >= 1000 else f"{number:#.3g}".rstrip(".") if number >= 1e-4 else "0"
+    least = (report.instances, report.rounds) == (LEAST_INSTANCES, LEAST_ROUNDS)
+    if least and seconds["total"] - seconds["operators"] > 1.1 * report.config.seconds:
+        yield f"It took longer since {LEAST_INSTANCES} instances × {LEAST_ROUNDS} rounds are the least to compare."
 
 
 if __name__ == "__main__":

@@ -3,37 +3,52 @@
 Neither TensorFlow nor an interpreter is needed, so a file that crashes the interpreter can be audited as well.
 """
 
-import mmap
-import struct
+import math
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
+from src import tflite
 from src.config import UserError
+from src.tflite import Granularity, Model, Operation, Port
 
-Granularity = Literal["none", "per-tensor", "per-channel", "blockwise"]
-Computes = Literal["integer", "hybrid", "float", "nothing"]
+Computes = Literal["integer", "hybrid", "float", "nothing", "unknown"]
 
 GZIP_LEVEL = 6  # the default of gzip, and what the field's tutorials report
 CHUNK = 1 << 20
 
-# Operators that only move or convert numbers: in float they are no loss.
+# Operators that only move numbers, convert or make them, or call other operators: in float they are no loss.
 MOVES = {
-    "CONCATENATION", "DEQUANTIZE", "EXPAND_DIMS", "FAKE_QUANT", "GATHER", "PACK", "PAD", "QUANTIZE", "RESHAPE", "SHAPE",
-    "SLICE", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "SPLIT", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE", "UNPACK", "DENSIFY",
+    "ASSIGN_VARIABLE", "BATCH_TO_SPACE_ND", "BITCAST", "BROADCAST_ARGS", "BROADCAST_TO", "CALL", "CALL_ONCE", "CAST",
+    "CONCATENATION", "CONCAT_EMBEDDINGS", "DENSIFY", "DEPTH_TO_SPACE", "DEQUANTIZE", "DILATE", "DYNAMIC_UPDATE_SLICE",
+    "EMBEDDING_LOOKUP", "EXPAND_DIMS", "FAKE_QUANT", "FILL", "GATHER", "GATHER_ND", "HASHTABLE", "HASHTABLE_FIND",
+    "HASHTABLE_IMPORT", "HASHTABLE_LOOKUP", "HASHTABLE_SIZE", "IF", "IMAG", "MATRIX_DIAG", "MATRIX_SET_DIAG",
+    "MIRROR_PAD", "ONE_HOT", "PACK", "PAD", "PADV2", "QUANTIZE", "RANK", "READ_VARIABLE", "REAL", "RESHAPE",
+    "RESIZE_NEAREST_NEIGHBOR", "REVERSE_SEQUENCE", "REVERSE_V2", "SCATTER_ND", "SELECT", "SELECT_V2", "SHAPE", "SLICE",
+    "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPARSE_TO_DENSE", "SPLIT", "SPLIT_V", "SQUEEZE",
+    "STABLEHLO_BROADCAST_IN_DIM", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE", "STABLEHLO_CONCATENATE",
+    "STABLEHLO_CONVERT", "STABLEHLO_DYNAMIC_SLICE",
+    "STABLEHLO_DYNAMIC_UPDATE_SLICE", "STABLEHLO_GATHER", "STABLEHLO_PAD", "STABLEHLO_RESHAPE", "STABLEHLO_SELECT",
+    "STABLEHLO_SLICE", "STABLEHLO_TRANSPOSE", "STABLEHLO_WHILE", "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNIQUE",
+    "UNPACK", "VAR_HANDLE", "WHERE", "WHILE", "ZEROS_LIKE",
 }  # fmt: skip
-FLOATS = {"float16", "bfloat16", "float32", "float64"}
-# Types that numpy lacks: how many bits a value takes.
+# Of those, the ones behind which the probabilities of a softmax are still each class's.
+SEEN_THROUGH = {"CAST", "DEQUANTIZE", "EXPAND_DIMS", "FAKE_QUANT", "QUANTIZE", "RESHAPE", "SQUEEZE"}
+FLOATS = {"float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"}
+# Types that numpy lacks: how many bits a value takes; and, of floats, which bits say that it is not zero.
 PACKED_BITS = {"int2": 2, "int4": 4, "uint4": 4}
+WITHOUT_SIGN = {"bfloat16": ("uint16", 0x7FFF), "float8_e4m3fn": ("uint8", 0x7F), "float8_e5m2": ("uint8", 0x7F)}
+# The TensorFlow operations that end a Keras layer's name in a file: `model/block/conv/Conv2D`.
 MATRIX_OPERATIONS = ("Conv2D", "MatMul", "depthwise", "Conv2DBackpropInput", "Conv3D")
+# How litert-torch names a module, by its class and what its parent calls it: `torch.nn.modules.conv.Conv2d_stem`.
+TORCH_MODULE = re.compile(r"(?:\w+\.)+([A-Z_]\w*)")
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,8 @@ class Tensor:
     """A weight: a constant that the model computes with.
 
     `zeros` counts values equal to the zero point, those that a sparse encoding leaves out included; `gzip_bytes` is
-    what its buffer takes alone and `entropy_bits` the bound of `entropy_bits()`, both only where asked for.
+    what its buffer takes alone and `entropy_bits` the bound of `entropy_bits()`, both only where asked for. `stored_as`
+    names the tensor in whose buffer it lies, where several are equal and the file holds them once.
     """
 
     name: str
@@ -55,6 +71,7 @@ class Tensor:
     bytes: int
     gzip_bytes: int | None = None
     entropy_bits: float | None = None
+    stored_as: str | None = None
 
     @property
     def sparsity(self) -> float:
@@ -78,31 +95,47 @@ class Layer:
 
 @dataclass(frozen=True)
 class Operator:
-    """`computes`: in integers; in integers on activations that it quantizes as it goes (hybrid); in float; or
-    nothing."""
+    """`computes`: in integers; in integers on activations that it quantizes as it goes (hybrid); in float; nothing,
+    as it only moves numbers; or unknown, as only who made a custom operator knows."""
 
     name: str
     layer: str
     computes: Computes
     weights: str | None  # dtype of its first weight
+    custom: bool = False
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found. `sparsity` is the share of zeros over all weights; `compressors` holds bytes by compressor."""
+    """What was found. `sparsity` is the share of zeros over all weights, None where no weight is to be seen;
+    `compressors` holds bytes by compressor. `inputs` and `outputs` are those of the first subgraph, and their dtypes
+    "nothing" where there are none.
+    """
 
     tflite_bytes: int
     gzip_bytes: int
-    sparsity: float
+    sparsity: float | None
     input_dtype: str
     output_dtype: str
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     compressors: Mapping[str, int] = field(default_factory=dict)
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    signatures: tuple[str, ...] = ()
 
     @property
     def values(self) -> int:
         return sum(tensor.values for tensor in self.tensors)
+
+    @property
+    def zeros(self) -> int:
+        return sum(tensor.zeros for tensor in self.tensors)
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the file holds of them: a buffer that several share lies in it once."""
+        return sum(tensor.bytes for tensor in self.tensors if tensor.stored_as is None)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -126,7 +159,8 @@ def audit(path: Path, attribute: bool = False, compressors: Sequence[str] = ()) 
 
     A weight is a constant of floating-point type or with a quantization scale: kernels, biases, what batch
     normalization was folded into; not the shapes, axes and paddings that operators take as well. The same numbers
-    count in every scheme.
+    count in every scheme. Equal weights that the file holds once are each layer's own; what several signatures have in
+    common counts once.
 
     `attribute` adds gzip bytes and entropy per tensor (as slow again as the gzip of the whole, in a second thread);
     `compressors` (of `COMPRESSORS`) adds what others make of the whole file.
@@ -138,54 +172,44 @@ def audit(path: Path, attribute: bool = False, compressors: Sequence[str] = ()) 
         raise UserError(f"audit.compressors={unknown[0]}: takes of {', '.join(COMPRESSORS)}")
     if "zstd" in compressors and find_spec("zstandard") is None:
         raise UserError("audit.compressors=zstd: takes the package zstandard (the extra `zstd`)")
-    data = _mapped(path)
-    with ThreadPoolExecutor(2) as threads:
-        whole = threads.submit(gzip_bytes, data)
-        others = {name: threads.submit(COMPRESSORS[name], data) for name in compressors}
-        try:
-            model = _model(data, path)
-            tensors, operators = _read(model, data, attribute)
-            subgraph = model.Subgraphs(0)
-            dtypes = [_dtype(subgraph.Tensors(f(0))) for f in (subgraph.Inputs, subgraph.Outputs)]
-        except (struct.error, IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: not a whole TFLite model ({type(error).__name__}: {error})") from error
+    with tflite.reading(path) as model, ThreadPoolExecutor(2) as threads:
+        whole = threads.submit(gzip_bytes, model.data)
+        others = {name: threads.submit(COMPRESSORS[name], model.data) for name in compressors}
+        tensors, operators = _read(model, attribute)
+        main = model.graphs[0]
+        inputs, outputs = (tuple(map(main.port, ports)) for ports in (main.inputs, main.outputs))
         values = sum(tensor.values for tensor in tensors)
         return Audit(
-            tflite_bytes=len(data),
+            tflite_bytes=len(model.data),
             gzip_bytes=whole.result(),
-            sparsity=sum(tensor.zeros for tensor in tensors) / values if values else 0.0,
-            input_dtype=dtypes[0],
-            output_dtype=dtypes[1],
+            sparsity=sum(tensor.zeros for tensor in tensors) / values if values else None,
+            input_dtype=_dtypes(inputs),
+            output_dtype=_dtypes(outputs),
             tensors=tuple(tensors),
             operators=tuple(operators),
             compressors={name: future.result() for name, future in others.items()},
+            inputs=inputs,
+            outputs=outputs,
+            signatures=tuple(signature.name for signature in model.signatures if signature.name),
         )
 
 
 def gives_probabilities(path: Path) -> bool:
-    """Whether the first output comes from a softmax, seen through operators that only move or convert numbers."""
-    model = _model(_mapped(path), path)
-    subgraph = model.Subgraphs(0)
-    producers = {
-        operator.Outputs(j): operator
-        for operator in (subgraph.Operators(k) for k in range(subgraph.OperatorsLength()))
-        for j in range(operator.OutputsLength())
-    }
-    operator = producers.get(subgraph.Outputs(0))
-    while operator is not None and (name := _operator_name(model, operator)) in MOVES:
-        operator = producers.get(operator.Inputs(0))
-    return operator is not None and name == "SOFTMAX"
-
-
-def is_model(data: Any) -> bool:
-    """Whether the bytes of a file, or the first eight of them, are those of a TFLite model."""
-    return bytes(data[4:8]) == b"TFL3"
+    """Whether the first output comes from a softmax, seen through operators that only convert numbers."""
+    with tflite.reading(path) as model:
+        graph = model.graphs[0]
+        producers = {index: operation for operation in graph.operations for index in operation.outputs}
+        # Popped: in a broken file they may go round in circles.
+        operation = producers.pop(graph.outputs[0], None)
+        while operation is not None and operation.name in SEEN_THROUGH:
+            operation = producers.pop(operation.inputs[0], None)
+        return operation is not None and operation.name == "SOFTMAX"
 
 
 def is_sparse_encoded(path: Path) -> bool:
     """Whether any tensor is stored sparsely: some such files crash the interpreter (LiteRT 2.3)."""
-    subgraph = _model(_mapped(path), path).Subgraphs(0)
-    return any(subgraph.Tensors(i).Sparsity() is not None for i in range(subgraph.TensorsLength()))
+    with tflite.reading(path) as model:
+        return any(tensor.Sparsity() is not None for tensor in model.graphs[0].tensors)
 
 
 # --- Compressors -----------------------------------------------------------------------------------------------
@@ -248,83 +272,87 @@ def _histogram(plane: np.ndarray) -> np.ndarray:
     )
 
 
-# --- The flatbuffer --------------------------------------------------------------------------------------------
+# --- Weights and operators -------------------------------------------------------------------------------------
 
 
-def _mapped(path: Path) -> mmap.mmap | bytes:
-    """The bytes of a file, read where they are looked at. The last view on them that goes unmaps the file."""
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); takes a .tflite file") from None
-
-
-def _model(data: Any, path: Path) -> Any:
-    if not is_model(data):
-        raise UserError(f"{path}: not a TFLite model (no TFL3 at byte 4)")
-    return schema.Model.GetRootAs(data)
-
-
-def _read(model: Any, data: Any, attribute: bool) -> tuple[list[Tensor], list[Operator]]:
+def _read(model: Model, attribute: bool) -> tuple[list[Tensor], list[Operator]]:
     tensors: list[Tensor] = []
     operators: list[Operator] = []
-    seen: set[int] = set()
-    for g in range(model.SubgraphsLength()):
-        subgraph = model.Subgraphs(g)
-        ops = [subgraph.Operators(k) for k in range(subgraph.OperatorsLength())]
-        names = [_operator_name(model, op) for op in ops]
-        weights = {i for i in range(subgraph.TensorsLength()) if _is_weight(model, subgraph.Tensors(i))}
+    stored: dict[int, tuple[int, str]] = {}  # by buffer: the subgraph and the name of the tensor that was first
+    for g, graph in enumerate(model.graphs):
+        weights = {i for i, tensor in enumerate(graph.tensors) if _is_weight(model, tensor)}
         # Weights in half precision, or sparse, reach their operator through a DEQUANTIZE or DENSIFY.
         unpacked = {
-            op.Outputs(0): op.Inputs(0)
-            for op, name in zip(ops, names, strict=True)
-            if name in ("DEQUANTIZE", "DENSIFY") and op.Inputs(0) in weights
+            operation.outputs[0]: operation.inputs[0]
+            for operation in graph.operations
+            if operation.name in ("DEQUANTIZE", "DENSIFY") and operation.inputs[0] in weights
         }
         for i in sorted(unpacked, reverse=True):  # DENSIFY, then DEQUANTIZE
             unpacked[i] = unpacked.get(unpacked[i], unpacked[i])
-        for op, name in zip(ops, names, strict=True):
-            if op.OutputsLength() and op.Outputs(0) in unpacked:
+        listed: set[int] = set()
+        buffers: set[int] = set()
+        for k, operation in enumerate(graph.operations):
+            if operation.outputs and operation.outputs[0] in unpacked:
                 continue
-            inputs = [i for i in (op.Inputs(j) for j in range(op.InputsLength())) if i >= 0]
+            inputs = [i for i in operation.inputs if i >= 0]
             mine = [unpacked.get(i, i) for i in inputs if unpacked.get(i, i) in weights]
-            own = [subgraph.Tensors(i) for i in mine]
-            layer = _layer(own[0] if own else subgraph.Tensors(op.Outputs(0)))
-            activations = [subgraph.Tensors(i) for i in inputs if i not in weights and i not in unpacked]
-            activations += [subgraph.Tensors(op.Outputs(j)) for j in range(op.OutputsLength())]
-            in_float = any(_dtype(t) in FLOATS for t in activations)
-            hybrid = any(i in weights and _dtype(subgraph.Tensors(i)) not in FLOATS for i in inputs)
-            computes: Computes = (
-                "nothing" if name in MOVES else "integer" if not in_float else "hybrid" if hybrid else "float"
+            own = [graph.tensors[i] for i in mine]
+            given = [graph.tensor(i) for i in operation.outputs if i >= 0]
+            layer = _layer([*own, *given]) or f"#{k} {operation.name}"
+            activations = given + [graph.tensor(i) for i in inputs if i not in weights and i not in unpacked]
+            in_float = any(tflite.dtype(tensor) in FLOATS for tensor in activations)
+            hybrid = any(i in weights and tflite.dtype(graph.tensors[i]) not in FLOATS for i in inputs)
+            operators.append(
+                Operator(
+                    operation.name,
+                    layer,
+                    _computes(operation, in_float, hybrid),
+                    tflite.dtype(own[0]) if own else None,
+                    operation.custom,
+                )
             )
-            operators.append(Operator(name, layer, computes, _dtype(own[0]) if own else None))
-            for tensor in own:
-                if tensor.Buffer() not in seen:
-                    seen.add(tensor.Buffer())
-                    tensors.append(_tensor(model, data, tensor, layer, attribute))
+            for i, tensor in zip(mine, own, strict=True):
+                # What another subgraph holds as well is the same weight in another signature.
+                where, first = stored.setdefault(tensor.Buffer(), (g, tflite.tensor_name(tensor)))
+                if i not in listed and where == g:
+                    shared = first if tensor.Buffer() in buffers else None
+                    tensors.append(_tensor(model, tensor, layer, attribute, shared))
+                listed.add(i)
+                buffers.add(tensor.Buffer())
     return tensors, operators
 
 
-def _tensor(model: Any, data: Any, tensor: Any, layer: str, attribute: bool) -> Tensor:
-    raw = _buffer(model, data, tensor)
-    dtype = _dtype(tensor)
-    shape = tuple(int(n) for n in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
-    values = int(np.prod(shape, dtype=np.int64))
+def _computes(operation: Operation, in_float: bool, hybrid: bool) -> Computes:
+    if operation.name in MOVES:
+        return "nothing"
+    if not in_float:
+        known = not operation.custom and not operation.name.startswith("OPERATOR_")
+        return "integer" if known else "unknown"
+    return "hybrid" if hybrid else "float"
+
+
+def _tensor(model: Model, tensor: Any, layer: str, attribute: bool, stored_as: str | None) -> Tensor:
+    raw = model.constant(tensor)
+    dtype, shape = tflite.dtype(tensor), tflite.shape(tensor)
+    values = math.prod(shape)
     sparse = tensor.Sparsity() is not None
     stored = _values(raw, dtype)[: None if sparse else values]
+    if len(stored) > values or (len(stored) < values and not sparse):
+        raise ValueError(f"{values} values are stored as {len(stored)}")
     zero = stored == _zero(tensor, stored, shape, sparse)
     return Tensor(
-        name=tensor.Name().decode(),
+        name=tflite.tensor_name(tensor),
         layer=layer,
         dtype=dtype,
         shape=shape,
-        granularity=_granularity(tensor),
+        granularity=tflite.granularity(tensor),
         sparse_encoded=sparse,
         values=values,
         zeros=values - int(np.count_nonzero(~zero)),
         bytes=raw.nbytes,
         gzip_bytes=gzip_bytes(raw) if attribute else None,
         entropy_bits=entropy_bits(stored, zero) if attribute else None,
+        stored_as=stored_as,
     )
 
 
@@ -349,57 +377,38 @@ def _values(raw: np.ndarray, dtype: str) -> np.ndarray:
         shifts = np.arange(0, 8, bits, dtype=np.uint8)
         unpacked = ((raw[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)
         return unpacked if dtype.startswith("u") else (unpacked << (8 - bits)).view(np.int8) >> (8 - bits)
-    # numpy has no bfloat16: its zeros are those of an integer without the sign bit.
-    return raw.view(np.uint16) & 0x7FFF if dtype == "bfloat16" else raw.view(np.dtype(dtype))
+    if dtype in WITHOUT_SIGN:
+        kind, mask = WITHOUT_SIGN[dtype]
+        return raw.view(kind) & np.array(mask, kind)
+    return raw.view(np.dtype(dtype))
 
 
-def _buffer(model: Any, data: Any, tensor: Any) -> np.ndarray:
-    """uint8 bytes of a constant; those of models above 2 GB lie behind the flatbuffer."""
-    buffer = model.Buffers(tensor.Buffer())
-    if buffer.Offset() > 1:
-        return np.frombuffer(data, np.uint8, buffer.Size(), buffer.Offset())
-    return buffer.DataAsNumpy() if buffer.DataLength() else np.empty(0, np.uint8)
-
-
-def _is_weight(model: Any, tensor: Any) -> bool:
-    buffer = model.Buffers(tensor.Buffer())
-    if not (buffer.DataLength() or buffer.Offset() > 1):
+def _is_weight(model: Model, tensor: Any) -> bool:
+    if not model.is_constant(tensor):
         return False
-    quantization = tensor.Quantization()
-    return _dtype(tensor) in FLOATS or (quantization is not None and _granularity(tensor) != "none")
+    return tflite.dtype(tensor) in FLOATS or tflite.granularity(tensor) != "none"
 
 
-def _granularity(tensor: Any) -> Granularity:
-    quantization = tensor.Quantization()
-    if quantization is None:
-        return "none"
-    if quantization.DetailsType() == schema.QuantizationDetails.BlockwiseQuantization:
-        return "blockwise"
-    scales = quantization.ScaleLength()
-    return "none" if not scales else "per-tensor" if scales == 1 else "per-channel"
+def _layer(tensors: Sequence[Any]) -> str:
+    """The layer of an operator whose weights, then outputs are `tensors`: "" where none has a name. A name with a path
+    says more than one without, which converters give to weights for want of a better."""
+    names = [name for tensor in tensors if (name := tflite.tensor_name(tensor))]
+    return layer_of(next((name for name in names if "/" in name), names[0] if names else ""))
 
 
-def _layer(tensor: Any) -> str:
-    """The layer's name in Keras where the converter kept it: `model/block/conv/Conv2D;…` is of `block/conv`."""
-    parts = tensor.Name().decode().split(";")
+def layer_of(name: str) -> str:
+    """The layer that a tensor's name tells: of Keras, `model/block/conv/Conv2D;…` is of `block/conv`; of PyTorch, every
+    part of the path is a module, and the last one the layer itself."""
+    parts = [part for part in name.split(";") if part] or [""]
     best = next((part for part in parts if part.endswith(MATRIX_OPERATIONS)), parts[0])
     path = best.split("/")
+    if all(TORCH_MODULE.fullmatch(part) for part in path):
+        return "/".join(part.rpartition(".")[2] for part in path)
     return "/".join(path[1:-1]) if len(path) > 2 else path[0]
 
 
-@cache
-def _names(enum: type) -> dict[int, str]:
-    return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
-
-
-def _dtype(tensor: Any) -> str:
-    return _names(schema.TensorType)[tensor.Type()].lower()
-
-
-def _operator_name(model: Any, operator: Any) -> str:
-    code = model.OperatorCodes(operator.OpcodeIndex())
-    # Old files hold the code in a field of one byte.
-    return _names(schema.BuiltinOperator)[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+def _dtypes(ports: Sequence[Port]) -> str:
+    return ", ".join(dict.fromkeys(port.dtype for port in ports)) or "nothing"
 
 
 # --- Asked for and found ---------------------------------------------------------------------------------------
@@ -441,10 +450,11 @@ def _differences(found: Audit, asked: Asked, tolerance: float) -> Iterator[str]:
         yield f"{len(floats)} of {len(found.operators)} operators stayed in float: {listed}."
     if asked.activations not in FLOATS and (found.input_dtype, found.output_dtype) != (asked.activations,) * 2:
         yield f"It takes {found.input_dtype} and gives {found.output_dtype}, where {asked.activations} was asked for."
-    if found.sparsity < asked.sparsity - tolerance:
+    sparsity = found.sparsity or 0.0
+    if sparsity < asked.sparsity - tolerance:
         yield (
             f"Sparsity was lost on the way: {asked.sparsity:.1%} of the weights were pruned, "
-            f"{found.sparsity:.1%} are zero in the file."
+            f"{sparsity:.1%} are zero in the file."
         )
     if asked.sparsity > 0 and not any(tensor.sparse_encoded for tensor in found.tensors):
         yield (
