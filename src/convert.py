@@ -61,6 +61,21 @@ def _representative(config: FullInteger, task: Task) -> Iterator[list[np.ndarray
             yield [image[None]]
 
 
+def _draw_with_operators(model: Any) -> None:
+    """Has the random layers of `model` draw from operators that LiteRT has, where they stay on in inference
+    (`Dropout(0.5)(x, training=True)`).
+
+    The generators that they train with (see `backend.prepare`) keep their state in a variable, which TensorFlow 2.21
+    can't convert. Each layer has a seed of its own, so that one checkpoint gives one artifact.
+    """
+    from tf_keras.src.backend import RandomGenerator
+    from tf_keras.src.engine.base_layer import BaseRandomLayer
+
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, BaseRandomLayer)]
+    for seed, layer in enumerate(layers, start=1):
+        layer._random_generator = RandomGenerator(seed, rng_type=RandomGenerator.RNG_LEGACY_STATEFUL)
+
+
 def _convert(
     parent: Path,
     weights: str,
@@ -76,6 +91,7 @@ def _convert(
 
     model = restore(parent)
     not_numbers = tuple(weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all())
+    _draw_with_operators(model)
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if optimizations:
         converter.optimizations = [getattr(tf.lite.Optimize, name) for name in optimizations]

@@ -3,13 +3,14 @@
 import logging
 import re
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.config import Layers, MagnitudePruning
+from src.config import Layers, MagnitudePruning, UserError
 from src.train import Task, Trained, optimise, restore, save
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     """Magnitude pruning (Zhu & Gupta 2017, arXiv:1710.01878) with TFMOT's wrappers and schedules.
 
     Layers inside nested models are reached; those of which TFMOT prunes no weight stay as they are and are named in the
-    tag `not_pruned`.
+    tag `not_pruned`. What is zero in the parent stays zero and counts among the zeros that the schedule asks for.
 
-    Raises `ValueError` where the policy takes no layer, or where a layer that it takes came out with another share of
+    Raises `UserError` where the policy takes no layer, and `ValueError` where a layer that it takes came out with fewer
     zeros than its schedule ends with.
     """
     import tensorflow_model_optimization as tfmot
@@ -33,6 +34,9 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     tf_keras.utils.set_random_seed(task.seed)
     model = restore(parent)
     chosen = choose(model, config.layers)
+    log.info("  prunes %s: %.1f %% of all parameters", ", ".join(chosen.layers), 100 * chosen.share)
+    if chosen.unable:
+        log.info("  leaves %s: TFMOT prunes no weight of such layers", ", ".join(chosen.unable))
     steps = config.epochs * (len(task.dataset.train) // min(config.batch_size, len(task.dataset.train)))
     schedule = _schedule(config, steps)
     pruned = _wrapped(model, chosen.layers, _never(schedule))
@@ -51,7 +55,7 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     )
     fine_tuning = time.perf_counter() - started
     stripped = tfmot.sparsity.keras.strip_pruning(pruned)
-    _confirm(stripped, chosen.layers, masks.final_sparsity)
+    sparser = _confirm(stripped, chosen.layers, masks.final_sparsity)
     save(stripped, checkpoint)
     # Kernels only: a bias of 0 is folded away or into others on the way to the artifact.
     zeros = sum(int((w == 0).sum()) for w in stripped.get_weights() if w.ndim > 1)
@@ -64,22 +68,53 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
             "pruned_share": chosen.share,
         },
         history,
-        {"pruned": ", ".join(chosen.layers), "not_pruned": ", ".join(chosen.unable) or "none"},
+        {
+            "pruned": ", ".join(chosen.layers),
+            "not_pruned": ", ".join(chosen.unable) or "none",
+            "frozen": ", ".join(chosen.frozen) or "none",
+            "sparser": ", ".join(f"{path} {share:.4f}" for path, share in sparser.items()) or "none",
+        },
+        (*_frozen(chosen), *_sparser(sparser, masks.final_sparsity)),
     )
+
+
+def notes(config: MagnitudePruning, model: "tf_keras.Model") -> tuple[str, ...]:
+    """What is worth knowing before `model` is pruned, a sentence each. Raises `UserError` where the policy takes none
+    of its layers."""
+    return _frozen(choose(model, config.layers))
+
+
+def _frozen(chosen: "Chosen") -> tuple[str, ...]:
+    if not chosen.frozen:
+        return ()
+    return (f"Pruned though frozen, so that no fine-tuning can make up for it: {_some(chosen.frozen)}.",)
+
+
+def _sparser(layers: Mapping[str, float], asked: float) -> tuple[str, ...]:
+    if not layers:
+        return ()
+    listed = _some([f"{path} {100 * share:.1f} %" for path, share in layers.items()])
+    return (f"More zeros than the {100 * asked:.1f} % asked for, and none of them was revived: {listed}.",)
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The paths of the layers that a policy takes, and the share of the model's parameters that it can zero; `unable`
-    are those that it would take as well, had TFMOT a weight to prune in them."""
+    """The paths of the layers that a policy takes, and the share of the model's parameters that it can zero; `frozen`
+    are those of them whose weights don't train, `unable` those that it would take as well, had TFMOT a weight to prune
+    in them."""
 
     layers: tuple[str, ...]
     share: float
+    frozen: tuple[str, ...] = ()
     unable: tuple[str, ...] = ()
 
 
 def choose(model: "tf_keras.Model", policy: Layers) -> Chosen:
-    """The layers of `model` that `policy` takes. Raises `ValueError` where it takes none."""
+    """The layers of `model` that `policy` takes. Raises `UserError` where it takes none."""
     leaves = _leaves(model)
     weighted = {path: layer for path, layer in leaves.items() if any(w.shape.rank > 1 for w in layer.weights)}
     convolutions = [path for path, layer in weighted.items() if "Conv" in type(layer).__name__]
@@ -98,16 +133,14 @@ def choose(model: "tf_keras.Model", policy: Layers) -> Chosen:
             elif size / total >= policy.min_share:
                 sizes[path] = size
     if not sizes:
-        raise ValueError(
-            f"prune.layers takes none of the layers {', '.join(weighted)}: types {', '.join(policy.types)}, pattern "
+        raise UserError(
+            f"prune.layers: takes none of the layers {', '.join(weighted)}: types {', '.join(policy.types)}, pattern "
             f"{policy.pattern!r}, at least {policy.min_share:.1%} of all parameters"
         )
     share = sum(sizes.values()) / total
-    log.info("  prunes %s: %.1f %% of all parameters", ", ".join(sizes), 100 * share)
-    if unable:
-        kinds = ", ".join(sorted({type(leaves[path]).__name__ for path in unable}))
-        log.info("  leaves %s: TFMOT prunes no weight of %s", ", ".join(unable), kinds)
-    return Chosen(tuple(sizes), share, tuple(unable))
+    training = {id(weight) for weight in model.trainable_weights}
+    frozen = [path for path in sizes if not training & {id(weight) for weight in _prunable(leaves[path])}]
+    return Chosen(tuple(sizes), share, tuple(frozen), tuple(unable))
 
 
 def _leaves(model: "tf_keras.Model", above: str = "") -> dict[str, Any]:
@@ -150,14 +183,19 @@ def _wrapped(model: "tf_keras.Model", layers: tuple[str, ...], schedule: Any, ab
     return tf_keras.models.clone_model(model, clone_function=clone)
 
 
-def mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
+def mask(weights: np.ndarray, sparsity: float, exactly: bool = False) -> np.ndarray:
     """1 for the weights of largest magnitude, 0 for the share `sparsity` of smallest: TFMOT's mask without its sort.
 
-    Where several weights are as large as the threshold, all of them stay, as in TFMOT.
+    Where several weights are as large as the threshold, all of them stay, as in TFMOT; `exactly` takes the first of
+    them, so that a kernel of few values, such as one that blurs, reaches the share as well.
     """
     keep = max(1, round(weights.size * (1 - sparsity)))
     size = np.abs(weights)
-    return (size >= _nth_smallest(size, weights.size - keep)).astype(weights.dtype)
+    threshold = _nth_smallest(size, weights.size - keep)
+    stays = size >= threshold
+    if exactly and (excess := int(stays.sum()) - keep) > 0:
+        stays.reshape(-1)[np.flatnonzero(size == threshold)[:excess]] = False
+    return stays.astype(weights.dtype)
 
 
 def _nth_smallest(sizes: np.ndarray, n: int) -> np.float32:
@@ -210,7 +248,8 @@ def _never(schedule: Any) -> Any:
 
 class _Masks:
     """Updates the masks of wrapped layers before the steps at which the schedule says so, and once at its end or before
-    the last of all steps. `seconds` is what that took."""
+    the last of all steps. What is zero when training begins is masked throughout: it counts among the zeros, and no
+    step revives it. `seconds` is what that took."""
 
     def __init__(self, model: "tf_keras.Model", schedule: Any, steps: int) -> None:
         import tf_keras
@@ -228,6 +267,7 @@ class _Masks:
     def _begin(self, logs: Any) -> None:
         for layer in self.layers:
             layer.pruning_step.assign(0)
+        self.zeros = [[weights.numpy() == 0 for weights, _, _ in layer.pruning_vars] for layer in self.layers]
 
     def _update(self, batch: int, logs: Any) -> None:
         started = time.perf_counter()
@@ -235,9 +275,10 @@ class _Masks:
         # TFMOT skips the end of a schedule that is no whole number of frequencies long, and with it its final sparsity.
         last = self.step == self.last_update
         if bool(due) or last:
-            for layer in self.layers:
-                for weights, masks, _ in layer.pruning_vars:
-                    masks.assign(mask(weights.numpy(), self.final_sparsity if last else float(sparsity)))
+            for layer, zeros in zip(self.layers, self.zeros, strict=True):
+                for (weights, masks, _), zero in zip(layer.pruning_vars, zeros, strict=True):
+                    values = np.where(zero, 0, weights.numpy())
+                    masks.assign(mask(values, self.final_sparsity if last else float(sparsity), exactly=last) * ~zero)
         self.step += 1
         self.seconds += time.perf_counter() - started
 
@@ -247,10 +288,15 @@ class _Masks:
             layer.pruning_obj.weight_mask_op()
 
 
-def _confirm(model: "tf_keras.Model", layers: tuple[str, ...], asked: float) -> None:
-    leaves = _leaves(model)
+def _confirm(model: "tf_keras.Model", layers: tuple[str, ...], asked: float) -> dict[str, float]:
+    """The layers with more zeros than asked for, with their share of zeros. Raises `ValueError` for one with fewer."""
+    leaves, sparser = _leaves(model), {}
     for path, share in sparsity(model, layers).items():
         # Each weight has a mask of its own, which is off by half a value where the share is no whole number of them.
         smallest = min(int(np.prod(w.shape)) for w in _prunable(leaves[path]))
-        if abs(share - asked) > 1 / smallest + 1e-3:
+        tolerance = 1 / smallest + 1e-3
+        if share < asked - tolerance:
             raise ValueError(f"layer {path} came out with a sparsity of {share:.4f}; its schedule ends with {asked}")
+        if share > asked + tolerance:
+            sparser[path] = share
+    return sparser

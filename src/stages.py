@@ -153,7 +153,8 @@ def perform(request: Request, store: Store) -> str:
         ):
             folder = Path(scratch)
             parent, sparsity = _parent(stage, store)
-            task = work.Work(stage.group, stage.step, request.config, request.variant, parent, sparsity, folder)
+            notes = _notes(stage, store)
+            task = work.Work(stage.group, stage.step, request.config, request.variant, parent, sparsity, notes, folder)
             made = worker.call(work.do, task)
             store.log(run_id, metrics=made.metrics, tags=made.tags, history=made.history)
             (folder / "config.yaml").write_text(request.config.text, encoding="utf-8")
@@ -194,6 +195,14 @@ def _parent(stage: Stage, store: Store) -> tuple[Path | None, float]:
         return None, 0.0
     record = store.finished("stage", [stage.parent.key])[stage.parent.key]
     return store.needed(record, CHECKPOINT), record.metrics.get("sparsity", 0.0)
+
+
+def _notes(stage: Stage, store: Store) -> tuple[str, ...]:
+    """Of the stages that a stage starts from, the first of them first."""
+    if stage.parent is None:
+        return ()
+    record = store.finished("stage", [stage.parent.key])[stage.parent.key]
+    return (*_notes(stage.parent, store), *filter(None, [record.tags.get(work.NOTES)]))
 
 
 def _tags(request: Request, kind: str) -> dict[str, str]:

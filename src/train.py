@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from src import gradients
 from src.config import Augment, Preprocess, Train, Untrained, UserError
 from src.data import Dataset, Split, preprocess
 from src.models.head import check_classes, gives_logits
@@ -37,12 +38,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a stage leaves beside its checkpoint: final metrics, one dict of metrics per epoch, and what else is worth
-    saying of it."""
+    """What a stage leaves beside its checkpoint: final metrics, one dict of metrics per epoch, tags, and notes, which
+    are sentences that everyone should read who sees a variant made of it."""
 
     metrics: dict[str, float]
     history: tuple[dict[str, float], ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
@@ -114,6 +116,7 @@ def optimise(
     import tensorflow as tf
     import tf_keras
 
+    gradients.avoid_crash()
     check_classes(model, len(task.dataset.classes))
     logits = gives_logits(model, task.logits)
     split = task.dataset.train

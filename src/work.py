@@ -35,6 +35,9 @@ from src.train import Task, Trained
 
 log = logging.getLogger(__name__)
 
+# The tag of a training or pruning with the sentences that everyone should read who sees a variant made of it.
+NOTES = "notes"
+
 
 class CannotRun(Told):
     """The interpreter can't run an artifact; found out in a process of its own."""
@@ -42,8 +45,8 @@ class CannotRun(Told):
 
 @dataclass(frozen=True)
 class Work:
-    """One stage to do. `parent` is the checkpoint that it starts from, whose share of zeros is `sparsity`; `folder` is
-    where its files go."""
+    """One stage to do. `parent` is the checkpoint that it starts from, whose share of zeros is `sparsity`; `notes` are
+    those of the stages before it; `folder` is where its files go."""
 
     group: str
     step: Step
@@ -51,6 +54,7 @@ class Work:
     variant: str
     parent: Path | None
     sparsity: float
+    notes: tuple[str, ...]
     folder: Path
 
 
@@ -86,7 +90,10 @@ def _checkpoint(work: Work) -> Trained:
         trained = step.function(step.settings, build, _task(config), file)
     else:
         trained = step.function(step.settings, work.parent, _task(config), file)
-    return Trained(trained.metrics, trained.history, {**trained.tags, "digest": sha256(file)})
+    for note in trained.notes:
+        log.warning("  %s", note)
+    tags = {**trained.tags, NOTES: " ".join(trained.notes), "digest": sha256(file)}
+    return Trained(trained.metrics, trained.history, tags)
 
 
 def _measured_artifact(work: Work) -> Trained:
@@ -133,6 +140,8 @@ def _measured_artifact(work: Work) -> Trained:
     metrics |= {f"{split}{NO_NUMBER}": its.no_number for split, its in predicted.items() if its.no_number}
     if no_number := _no_number(predicted, converted.not_numbers):
         log.warning("%s %s", work.variant, no_number)
+    if drawing := found.random_operators:
+        log.warning("%s: its predictions are random, since it draws with %s", work.variant, ", ".join(drawing))
     asked = audit.Asked(converted.weights, converted.activations, work.sparsity)
     (folder / PREPROCESSING).write_text(json.dumps(of_images, indent=1, ensure_ascii=False), encoding="utf-8")
     (folder / AUDIT).write_text(json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1), encoding="utf-8")
@@ -141,7 +150,7 @@ def _measured_artifact(work: Work) -> Trained:
         metrics,
         tags={
             FILES: json.dumps({str(file.relative_to(folder)): sha256(file) for file in beside}),
-            "audit": " ".join(audit.differences(found, asked)) or "as asked for",
+            "audit": " ".join([*work.notes, *audit.differences(found, asked)]) or "as asked for",
             "digest": sha256(artifact),
             "input_dtype": found.input_dtype,
             "output_dtype": found.output_dtype,

@@ -120,7 +120,7 @@ def test_a_training_that_diverges_is_no_result(task: train.Task, tmp_path: Path)
 
 def test_a_policy_that_takes_no_layer_is_refused(task: train.Task, trained: Path, tmp_path: Path) -> None:
     nothing = replace(PRUNING, layers=Layers(types=("Dense",), pattern="x"))
-    with pytest.raises(ValueError, match="takes none of the layers conv1, conv2"):
+    with pytest.raises(UserError, match="takes none of the layers conv1, conv2"):
         prune.magnitude(nothing, trained, task, tmp_path / "none.h5")
 
 

@@ -39,6 +39,8 @@ MOVES = {
     "STABLEHLO_SLICE", "STABLEHLO_TRANSPOSE", "STABLEHLO_WHILE", "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNIQUE",
     "UNPACK", "VAR_HANDLE", "WHERE", "WHILE", "ZEROS_LIKE",
 }  # fmt: skip
+# Operators that draw anew in every inference.
+DRAWS = ("MULTINOMIAL", "RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM")
 # Of those, the ones behind which the probabilities of a softmax are still each class's.
 SEEN_THROUGH = {"CAST", "DEQUANTIZE", "EXPAND_DIMS", "FAKE_QUANT", "QUANTIZE", "RESHAPE", "SQUEEZE"}
 FLOATS = {"float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"}
@@ -136,6 +138,11 @@ class Audit:
     def weight_bytes(self) -> int:
         """What the file holds of them: a buffer that several share lies in it once."""
         return sum(tensor.bytes for tensor in self.tensors if tensor.stored_as is None)
+
+    @property
+    def random_operators(self) -> list[str]:
+        """Those that draw random numbers: with them, predictions of one image differ."""
+        return sorted({operator.name for operator in self.operators} & set(DRAWS))
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -445,6 +452,8 @@ def differences(found: Audit, asked: Asked, tolerance: float = 0.005) -> tuple[s
 
 
 def _differences(found: Audit, asked: Asked, tolerance: float) -> Iterator[str]:
+    if drawing := found.random_operators:
+        yield f"Its predictions are random: it draws random numbers in every inference ({', '.join(drawing)})."
     if floats := left_in_float(found, asked):
         listed = ", ".join(f"{op.name} ({op.layer})" for op in floats[:4]) + (", …" if len(floats) > 4 else "")
         yield f"{len(floats)} of {len(found.operators)} operators stayed in float: {listed}."

@@ -296,8 +296,9 @@ def _description(row: report.Row) -> str:
         return row.failed
     if row.no_number:
         return f"It {row.no_number}: no number to trust." if row.is_baseline else f"It {row.no_number}: never chosen."
+    found = row.found if row.found != "as asked for" else ""
     if row.is_baseline:
-        return "The dense baseline: what every other variant of this training is compared with."
+        return f"The dense baseline: what every other variant of this training is compared with. {found}".strip()
     lines = [f"Test accuracy {100 * row.metrics['test_accuracy']:.2f} %."]
     if row.paired and row.verdict:
         drop = row.paired.drop
@@ -310,7 +311,7 @@ def _description(row: report.Row) -> str:
         if row.no_difference:
             claimed = "No difference in latency." if row.as_fast else "Unsure whether it is as fast."
         lines.append(claimed)
-    return " ".join([*lines, row.found if row.found != "as asked for" else ""]).strip()
+    return " ".join([*lines, found]).strip()
 
 
 def _origins(records: Mapping[str, Record], store: Store) -> tuple[report.Origin, ...]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 # Of what Keras 2 has no key for, these values are what it does anyway.
 WITHOUT_EFFECT = (None, False, "channels_last")
+# Keras 3 asks these with `training=None` and stores what their author passed. The others have a default of True or
+# False, which it stores as if it had been passed (Keras 3.0 to 3.15).
+ASKED_WITHOUT_DEFAULT = ("BatchNormalization", "Bidirectional", "MultiHeadAttention", "TimeDistributed")
 # The same name for another function: clip(x / 5 + 1 / 2) in Keras 2, clip(x / 6 + 1 / 2) in Keras 3.
 DIFFERENT_ACTIVATIONS = ("hard_sigmoid",)
 
@@ -84,6 +87,9 @@ def _functional(config: Mapping[str, Any], key: str) -> "tf_keras.Model":
             layer, name, i, node = call
             arguments = _resolved(node["args"], tensors)
             named = {k: _resolved(v, tensors) for k, v in node["kwargs"].items() if v is not None}
+            if "training" in named and named["training"] == _default_training(layer):
+                # No request: `fit` and `predict` of Keras 3 pass another value, and so do those of Keras 2.
+                del named["training"]
             try:
                 given = layer(*arguments, **named)
             except (TypeError, ValueError) as error:
@@ -160,6 +166,23 @@ def _layer(node: Mapping[str, Any], key: str) -> Any:
         return cls.from_config(config)
     except Exception as error:  # each class checks its settings in its own way
         raise UserError(f"{key}: {title} can't be made in Keras 2 ({' '.join(str(error).split())[:160]})") from None
+
+
+def _default_training(layer: Any) -> bool | None:
+    """What Keras 3 calls `layer` with, and stores, where nobody passed `training`: of a class of one's own as its
+    signature says, of Keras's that both have as in Keras 3.
+
+    What was passed on purpose can't be told from the default if it is equal to it; it is then what Keras 3 does in
+    `fit` and `predict`.
+    """
+    import tf_keras
+
+    asked = inspect.signature(type(layer).call).parameters.get("training")
+    default = asked.default if asked else True  # Keras 3 asks Resizing and CenterCrop as well, and they don't mind
+    of_keras_2 = type(layer).__module__.startswith("tf_keras.")
+    if not of_keras_2 or isinstance(layer, tf_keras.Model) or type(layer).__name__ in ASKED_WITHOUT_DEFAULT:
+        return default
+    return bool(default)
 
 
 def _parameters(cls: type) -> set[str]:

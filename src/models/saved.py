@@ -35,6 +35,7 @@ def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras
     key = f"model.path={config.path}"
     model = _load(Path(os.path.expanduser(config.path)), key)
     _check_whole(model, key)
+    _freeze_layers(model)
     model = _fitted(model, shape, key)
     check_classes(model, classes, key)
     gives_logits(model, config.logits)
@@ -109,6 +110,16 @@ def _check_whole(model: Any, key: str) -> None:
             )
     if len(model.inputs) != 1:
         raise UserError(f"{key}: takes {len(model.inputs)} inputs; takes a model with one, the images")
+
+
+def _freeze_layers(model: "tf_keras.Model") -> None:
+    """Has the layers of a frozen model be frozen themselves: a checkpoint keeps their flags, and not the model's
+    (tf_keras 2.21)."""
+    import tf_keras
+
+    for part in model._flatten_layers():
+        if isinstance(part, tf_keras.Model) and not part.trainable:
+            part.trainable = False
 
 
 def _fitted(model: "tf_keras.Model", shape: tuple[int, int, int], key: str) -> "tf_keras.Model":

@@ -1,0 +1,146 @@
+"""Pruning of layers that are not as fresh as a training leaves them: frozen, sparse already, of few values."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src import backend, prune, train
+from src.config import Augment, Layers, MagnitudePruning, Preprocess, UserError
+from src.data import Dataset, in_memory
+
+PRUNING = MagnitudePruning(
+    schedule="polynomial",
+    initial_sparsity=0.0,
+    final_sparsity=0.5,
+    begin=0.0,
+    end=0.6,
+    frequency=2,
+    epochs=2,
+    batch_size=16,
+    learning_rate=1e-2,
+    layers=Layers(types=("Conv2D", "Dense"), spare_first_convolution=False, spare_classifier=False),
+)
+TO_80 = replace(PRUNING, initial_sparsity=0.5, final_sparsity=0.8)
+CONSTANT = replace(PRUNING, schedule="constant")
+
+
+@pytest.fixture(scope="module")
+def task() -> train.Task:
+    backend.prepare()
+    rng, labels = np.random.default_rng(0), np.arange(48) % 3
+    images = rng.integers(0, 100, (48, 8, 8, 1)) + 60 * labels[:, None, None, None]
+    split = in_memory(images.astype(np.uint8), labels, [str(i) for i in range(48)])
+    return train.Task(Dataset(split, split, split, tuple("abc"), (8, 8, 1), ""), Preprocess(), Augment(), 0)
+
+
+def model() -> Any:
+    """Three layers of which each test prepares one; `blur` has one channel, and its kernel two different values."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    blur = layers.Conv2D(1, 3, use_bias=False, name="blur")
+    parts = [blur, layers.Conv2D(8, 3, activation="relu", name="conv"), layers.Flatten(), layers.Dense(3, name="top")]
+    whole = tf_keras.Sequential([layers.Input((8, 8, 1)), *parts])
+    blur.set_weights([np.float32([[1, 2, 1], [2, 2, 2], [1, 2, 1]]).reshape(3, 3, 1, 1) / 14])
+    return whole
+
+
+def made_sparse(layer: Any, share: float) -> np.ndarray:
+    """Zeroes the first `share` of a layer's kernel, large values among them, and says which those are."""
+    kernel, *rest = layer.get_weights()
+    zeros = (np.arange(kernel.size) < round(share * kernel.size)).reshape(kernel.shape)
+    layer.set_weights([np.where(zeros, 0, kernel), *rest])
+    return zeros
+
+
+def pruned(prepared: Any, how: MagnitudePruning, task: train.Task, folder: Path) -> tuple[Any, train.Trained]:
+    train.save(prepared, folder / "parent.h5")
+    trained = prune.magnitude(how, folder / "parent.h5", task, folder / "pruned.h5")
+    return train.restore(folder / "pruned.h5"), trained
+
+
+def zeros_of(layer: Any) -> np.ndarray:
+    return layer.get_weights()[0] == 0
+
+
+@pytest.mark.parametrize("how", [PRUNING, TO_80, CONSTANT], ids=["from none", "from half", "constant"])
+def test_what_was_sparser_before_keeps_its_zeros_and_is_named(
+    how: MagnitudePruning, task: train.Task, tmp_path: Path
+) -> None:
+    before = model()
+    earlier = made_sparse(before.get_layer("conv"), 0.9)
+    after, trained = pruned(before, how, task, tmp_path)
+    np.testing.assert_array_equal(zeros_of(after.get_layer("conv")), earlier, "none is revived, and no other is added")
+    assert not np.array_equal(after.get_layer("conv").get_weights()[0], before.get_layer("conv").get_weights()[0])
+    assert zeros_of(after.get_layer("top")).mean() == pytest.approx(how.final_sparsity, abs=1e-2)
+    # 72 values, of which 65 were zero.
+    assert trained.tags["sparser"] == f"conv {65 / 72:.4f}"
+    assert f"More zeros than the {100 * how.final_sparsity:.1f} % asked for" in trained.notes[0]
+    kernels = [weights for weights in after.get_weights() if weights.ndim > 1]
+    zeros = sum(int((weights == 0).sum()) for weights in kernels)
+    assert trained.metrics["sparsity"] == zeros / after.count_params()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_zeros_of_before_count_among_those_asked_for(share: float, task: train.Task, tmp_path: Path) -> None:
+    before = model()
+    earlier = made_sparse(before.get_layer("conv"), share)
+    after, trained = pruned(before, PRUNING, task, tmp_path)
+    now = zeros_of(after.get_layer("conv"))
+    assert now.mean() == 0.5
+    assert now[earlier].all()
+    assert trained.tags["sparser"] == "none"
+
+
+def test_a_layer_of_zeros_stays_one(task: train.Task, tmp_path: Path) -> None:
+    before = model()
+    made_sparse(before.get_layer("conv"), 1)
+    after, trained = pruned(before, PRUNING, task, tmp_path)
+    assert zeros_of(after.get_layer("conv")).all()
+    assert trained.tags["sparser"] == "conv 1.0000"
+
+
+def test_a_frozen_layer_is_pruned_and_named_and_its_equal_values_are_no_hindrance(
+    task: train.Task, tmp_path: Path
+) -> None:
+    before = model()
+    before.get_layer("blur").trainable = False
+    after, trained = pruned(before, PRUNING, task, tmp_path)
+    kernel = after.get_layer("blur").get_weights()[0].ravel()
+    # Of 1 2 1 / 2 2 2 / 1 2 1 four stay: the corners go, and the first of the five that are equal.
+    np.testing.assert_allclose(kernel * 14, [0, 0, 0, 2, 2, 2, 0, 2, 0], rtol=1e-6)
+    deeper, _ = pruned(before, replace(PRUNING, final_sparsity=0.75), task, tmp_path)
+    assert zeros_of(deeper.get_layer("blur")).sum() == 7
+    assert trained.tags["frozen"] == "blur"
+    assert trained.notes == ("Pruned though frozen, so that no fine-tuning can make up for it: blur.",)
+    assert prune.notes(PRUNING, before) == trained.notes
+    before.get_layer("blur").trainable = True
+    assert prune.notes(PRUNING, before) == ()
+
+
+def test_fewer_zeros_than_asked_for_are_no_result() -> None:
+    before = model()
+    made_sparse(before.get_layer("conv"), 0.4)
+    with pytest.raises(
+        ValueError, match=r"layer conv came out with a sparsity of 0\.4028; its schedule ends with 0\.5"
+    ):
+        prune._confirm(before, ("conv",), 0.5)
+
+
+def test_layers_of_a_frozen_model_are_frozen() -> None:
+    import tf_keras
+
+    layers = tf_keras.layers
+    inner = tf_keras.Sequential([layers.Input((8, 8, 1)), layers.Conv2D(4, 3, name="conv")], name="inner")
+    inner.trainable = False
+    whole = tf_keras.Sequential([layers.Input((8, 8, 1)), inner, layers.Flatten(), layers.Dense(3, name="top")])
+    assert prune.choose(whole, PRUNING.layers).frozen == ("inner/conv",)
+
+
+def test_a_policy_that_takes_no_layer_is_told_before_training() -> None:
+    with pytest.raises(UserError, match=r"^prune\.layers: takes none of the layers blur, conv, top"):
+        prune.notes(replace(PRUNING, layers=Layers(types=("LSTM",))), model())
