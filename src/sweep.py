@@ -65,12 +65,12 @@ def run(
         for record in there.kill_abandoned():
             log.info("%s (run %s) was left by a process that is no more; closed as KILLED", record.name, record.run_id)
     planned = plan.make(variants, there, config.reuse)
-    if config.plan:
-        plan.show(planned, parallel, Terminal(soft_wrap=True))
-        return None
     for job in planned.jobs:
         if job.stage.parent is None:
             stages.check(job.variant.config)
+    if config.plan:
+        plan.show(planned, parallel, Terminal(soft_wrap=True))
+        return None
     if here and planned.jobs:
         worker.start()  # it loads TensorFlow meanwhile
     store = there or Store(config.tracking)

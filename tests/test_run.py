@@ -145,3 +145,13 @@ def test_help_shows_groups_options_and_examples(place: Place) -> None:
         "epochs: 20",
     ):
         assert expected in done.stdout
+
+
+@pytest.mark.parametrize("mode", [[], ["plan=true"]], ids=["run", "plan"])
+def test_a_plan_refuses_what_the_run_would(place: Place, mode: list[str]) -> None:
+    no_images(place.folder)
+    (place.folder / "model.h5").write_text("no model")
+    done = place.run("model=saved", "model.path=model.h5", "train=none", *mode)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: model.path=model.h5: ")
+    assert not (place.folder / "mlruns/mlflow.db").exists()
