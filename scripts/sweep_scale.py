@@ -16,6 +16,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
+from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from src import compare, plan, sweep
@@ -110,7 +111,11 @@ def measure(models: int, tiny: Path) -> dict[str, float]:
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
         sweep.run(
-            [[*o, *settings] for o in overrides], composer([]), recorded(tiny, spent), command="scale", here=False
+            [[*o, *settings] for o in overrides],
+            composer(hydra_compose("config", return_hydra_config=True)),
+            recorded(tiny, spent),
+            command="scale",
+            here=False,
         )
     spent["closing"] -= spent["latency (its own budget)"]
     return spent

@@ -3,7 +3,22 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from types import TracebackType
+
+
+def _interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+# Imports take a second or more: Ctrl-C meanwhile is no traceback. `-m` stands in the command's place until Python has
+# found its module.
+if sys.argv[:1] == ["-m"]:
+    sys.excepthook = _interrupted
 
 # Read when TensorFlow is first imported, in worker processes as well: TFMOT needs Keras 2, and TensorFlow's C++ logs
 # every detected CPU feature on import.

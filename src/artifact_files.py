@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.config import UserError
-from src.terminal import plain_where_needed
+from src.terminal import outlive_readers, plain_where_needed
 
 
 def main(usage: str, work: Callable[[Sequence[str]], int]) -> None:
@@ -26,21 +26,17 @@ def main(usage: str, work: Callable[[Sequence[str]], int]) -> None:
     Exit codes: 0 done, 1 a file could not be used, 2 something in the command can't be, 130 interrupted.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    outlive_readers()
     plain_where_needed()
     arguments = sys.argv[1:]
     try:
         if {"-h", "--help"} & set(arguments):
-            print(usage, flush=True)
+            print(usage)
             sys.exit(0)
-        code = work(arguments)
-        sys.stdout.flush()
-        sys.exit(code)
+        sys.exit(work(arguments))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the output has had enough; what is left of it goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except UserError as error:
         print(f"error: {shown(str(error))}", file=sys.stderr)
         sys.exit(2)

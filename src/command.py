@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from src.config import Tracking, UserError, check
-from src.terminal import plain_where_needed
+from src.terminal import outlive_readers, plain_where_needed
 from src.tracking import reason
 
 TRACKING = Path(__file__).resolve().parent.parent / "conf/tracking/local.yaml"
@@ -31,6 +31,7 @@ def main(usage: str, schema: Any, work: Callable[[Any], None], bare: str | None 
     Exit codes: 0 done, 1 the answer is no, 2 something in the command can't be used, 130 interrupted.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    outlive_readers()
     plain_where_needed()
     arguments = sys.argv[1:]
     try:

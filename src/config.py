@@ -4,6 +4,7 @@ Nothing here, nor anything that it imports while it checks a config, imports Ten
 answered before the seconds that TensorFlow takes to load.
 """
 
+import difflib
 import functools
 import hashlib
 import importlib
@@ -11,10 +12,11 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -268,12 +270,29 @@ class Augment:
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
+# Layers of Keras that have a kernel.
+KERNELS = (
+    *("Dense", "EinsumDense", "Embedding", "Conv1D", "Conv2D", "Conv3D", "SeparableConv1D", "SeparableConv2D"),
+    *("DepthwiseConv1D", "DepthwiseConv2D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+    *("LocallyConnected1D", "LocallyConnected2D", "LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
+    *("MultiHeadAttention", "Bidirectional", "TimeDistributed", "RNN"),
+)
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression ({error})") from None
+    return value
+
+
 @schema(frozen=True, config=STRICT)
 class Layers:
     """Which layers a pruning policy takes."""
 
     types: tuple[str, ...]
-    pattern: str = ".*"
+    pattern: Annotated[str, AfterValidator(_pattern)] = ".*"
     min_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     spare_first_convolution: bool = True
     spare_classifier: bool = True
@@ -361,8 +380,8 @@ class Tracking:
 
 @schema(frozen=True, config=STRICT)
 class Sweep:
-    """Set by the sweeper for each of its jobs: the parent run, the variant's name, the group of the stage to do, and
-    among how many jobs at a time this machine's cores are divided."""
+    """What the sweeper tells each of its jobs: the parent run, the variant's name, the key of the stage to do, and
+    among how many jobs at a time this machine's cores are divided. No setting of a user's."""
 
     run_id: str | None = None
     variant: str | None = None
@@ -420,8 +439,8 @@ class Config:
     benchmark: Benchmark
     compare: Compare
     tracking: Tracking
-    sweep: Sweep
     text: str
+    sweep: Sweep = field(default_factory=Sweep)
 
 
 # --- From a composed config to a checked one -------------------------------------------------------------------
@@ -436,31 +455,56 @@ SECTIONS: dict[str, Any] = {
     "benchmark": Benchmark,
     "compare": Compare,
     "tracking": Tracking,
-    "sweep": Sweep,
 }
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
-def load(composed: Mapping[str, Any], choices: Mapping[str, str], text: str = "") -> Config:
+def load(
+    composed: Mapping[str, Any], choices: Mapping[str, str], text: str = "", variables: Collection[str] = ()
+) -> Config:
     """Checks what Hydra composed.
 
-    `choices` names the option of each group, as in `hydra.runtime.choices`; `text` is the whole as YAML. Every group
-    in `transforms` is a step from checkpoint to checkpoint, done in that order between training and conversion; the
-    option `none` does nothing.
+    `choices` names the option of each group, as in `hydra.runtime.choices`; `text` is the whole as YAML; `variables`
+    are names in interpolations, which may stand for themselves. Every group in `transforms` is a step from checkpoint
+    to checkpoint, done in that order between training and conversion; the option `none` does nothing.
 
-    Raises `UserError` for the first value that is not of the type or in the range that its key takes.
+    Raises `UserError` for the first value that is not of the type or in the range that its key takes, that is left out,
+    or that nothing reads.
     """
     raw = dict(composed)
-    transforms = check(tuple[str, ...], raw.get("transforms"), "transforms")
-    for group in (*STEPS, *transforms):
+    if missing := [name for name in ("transforms", *STEPS, *SECTIONS) if name not in raw]:
+        raise UserError(f"{missing[0]}: is left out; every run takes it")
+    transforms = check(tuple[str, ...], raw["transforms"], "transforms")
+    for i, group in enumerate(transforms):
         if group not in raw:
-            raise UserError(f"{group}: no such config group; every step of the pipeline needs one in conf/")
+            raise UserError(f"{group}: is left out, and transforms names it; takes an option, such as {group}=none")
+        if group in (*STEPS, *SECTIONS, *transforms[:i]):
+            raise UserError(f"transforms={group}: takes config groups of steps between train and quant, each once")
+    known = {"transforms", *STEPS, *transforms, *SECTIONS}
+    if unread := sorted(raw.keys() - known - set(variables)):
+        raise UserError(f"{unread[0]}: no such key; nothing reads it; the top level takes {', '.join(sorted(known))}")
     steps = {group: step(group, raw[group], choices.get(group, "custom")) for group in (*STEPS, *transforms)}
-    checked: dict[str, Any] = {name: check(section, raw.get(name), name) for name, section in SECTIONS.items()}
+    _check_layer_types(steps)
+    checked: dict[str, Any] = {name: check(section, raw[name], name) for name, section in SECTIONS.items()}
     checked |= {group: steps[group] for group in STEPS}
     return Config(transforms=tuple(steps[group] for group in transforms), text=text, **checked)
+
+
+def _check_layer_types(steps: Mapping[str, Step]) -> None:
+    """Raises `UserError` for a policy with a type of layer that neither Keras nor the model's own modules have."""
+    own = [path.rpartition(".")[2] for path in getattr(steps["model"].settings, "custom_objects", ())]
+    for group, step in steps.items():
+        policy = getattr(step.settings, "layers", None)
+        for kind in policy.types if isinstance(policy, Layers) else ():
+            if kind not in (*KERNELS, *own):
+                close = difflib.get_close_matches(kind, (*KERNELS, *own), 1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                raise UserError(
+                    f"{group}.layers.types={kind}: no layer with a kernel; {hint}takes types of Keras such as Conv2D, "
+                    "and those in model.custom_objects"
+                )
 
 
 def check(expected: Any, value: Any, key: str) -> Any:
@@ -470,9 +514,25 @@ def check(expected: Any, value: Any, key: str) -> Any:
     """
     adapter = _adapter(expected)
     try:
-        return adapter.validate_python(value)
+        checked = adapter.validate_python(value)
     except ValidationError as error:
         raise UserError(_one_line(error, adapter.json_schema(), key)) from None
+    for location, truth in _taken_for_numbers(value, checked):
+        raise UserError(_takes_other(truth, adapter.json_schema(), key, location))
+    return checked
+
+
+def _taken_for_numbers(value: Any, checked: Any, location: tuple[str, ...] = ()) -> Iterator[tuple[list[str], bool]]:
+    """Where `value` has true or false and `checked` a number: Python takes the one for the other."""
+    if isinstance(value, bool):
+        if isinstance(checked, int | float | tuple) and not isinstance(checked, bool):
+            yield list(location), value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _taken_for_numbers(one, getattr(checked, str(key), None), (*location, str(key)))
+    elif isinstance(value, list) and isinstance(checked, tuple):
+        for i, (one, other) in enumerate(zip(value, checked, strict=False)):
+            yield from _taken_for_numbers(one, other, (*location, str(i)))
 
 
 def plain(value: Any) -> Any:
@@ -522,8 +582,7 @@ def _settings_type(target: str, group: str) -> Any:
 def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> str:
     first = error.errors(include_url=False)[0]
     location = [str(part) for part in first["loc"]]
-    # One of a list goes by the name of the list.
-    name = ".".join(filter(None, [key, *(part for part in location if not part.isdigit())]))
+    name = _name(key, location)
     match first["type"]:
         case "unexpected_keyword_argument":
             takes = ", ".join(_fields(schema, location[:-1]))
@@ -532,10 +591,21 @@ def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> st
             return f"{name}: needs a value; takes {_takes(schema, location)}"
         case "value_error":
             return f"{name}: {first['ctx']['error']}"
+        case "string_type" if isinstance(first["input"], int | float):
+            quoted = shlex.quote(f'{name}="{json.dumps(first["input"])}"')
+            return f"{_takes_other(first['input'], schema, key, location)}; as text it takes quotes: {quoted}"
         case _:
-            got = first["input"]
-            shown = got if isinstance(got, str) else json.dumps(got, default=str)
-            return f"{name}={shown}: takes {_takes(schema, location)}"
+            return _takes_other(first["input"], schema, key, location)
+
+
+def _takes_other(got: Any, schema: Mapping[str, Any], key: str, location: Sequence[str]) -> str:
+    shown = got if isinstance(got, str) else json.dumps(got, default=str)
+    return f"{_name(key, location)}={shown}: takes {_takes(schema, location)}"
+
+
+def _name(key: str, location: Sequence[str]) -> str:
+    """One of a list goes by the name of the list."""
+    return ".".join(filter(None, [key, *(part for part in location if not part.isdigit())]))
 
 
 def _node(schema: Mapping[str, Any], location: Sequence[str]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ Validate → plan → stages in waves → latency → comparison. Only this modu
 """
 
 import datetime
+import json
 import logging
 import os
 import shlex
@@ -12,29 +13,40 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from src import interrupt, stages, sweep, worker
-from src.cli.answers import in_one_line, refuse_null_options, refuse_what_is_no_text
-from src.cli.compose import CONF, checked, composer
-from src.config import Config, UserError
+from src.cli.answers import in_one_line, refuse_what_is_no_text
+from src.cli.arguments import Line, grid, in_hydras_order, parsed
+from src.cli.compose import CONF, as_told, check_names_of_folders, checked, composer, read
+from src.cli.help import groups
+from src.config import Config, Sweep, UserError
 from src.data import dataset
 from src.plan import Job
-from src.terminal import plain_where_needed
+from src.terminal import outlive_readers, plain_where_needed
 from src.tracking import Store, reason
 
 ERRORS = Path("mlruns/hydra/errors.log")
+INSTRUCTIONS = "COMPRESSION_JOB"  # the key under which a job finds what it is told
 _errors: list[Exception] = []
 _is_command = False  # else one of a launcher's processes
+
+
+OmegaConf.register_new_resolver("groups", groups, replace=True)  # for the help in conf/config.yaml
+
+
+class ComposedOtherwise(Exception):
+    """A job has come to another stage than the one that was planned for it."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -43,13 +55,12 @@ def task(composed: DictConfig) -> Any:
     _prepare_output()
     if HydraConfig.get().job.chdir:
         os.chdir(HydraConfig.get().runtime.cwd)  # paths are what they were where the command began
-    if composed.sweep.stage:
-        settings: Any = OmegaConf.to_container(composed, resolve=True)
-        return _job(checked(settings, HydraConfig.get().runtime.choices))
-    overrides = HydraConfig.get().overrides
+    if instructions := HydraConfig.get().job.env_set.get(INSTRUCTIONS):
+        config = checked(read(composed, HydraConfig.get().runtime.choices))
+        return _job(replace(config, sweep=Sweep(**json.loads(instructions))))
     try:
-        launch = sweep.launch_here(_log_file())
-        return sweep.run([list(overrides.task)], composer(overrides.hydra), launch, command=_command(), here=True)
+        launch, overrides = sweep.launch_here(_log_file()), as_told(HydraConfig.get().overrides.task)
+        return sweep.run([overrides], composer(_master()), launch, command=_command(), here=True)
     except Exception as error:
         # Raised, Hydra would print a line of its own above ours.
         _errors.append(error)
@@ -58,11 +69,19 @@ def task(composed: DictConfig) -> Any:
 
 def multirun(sweeper: Any, arguments: list[str]) -> str | None:
     """What the sweeper does: `arguments` are the overrides of the command line, lists and ranges among them."""
-    loader, config = sweeper.hydra_context.config_loader, sweeper.config
-    grid = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides([*grid, *arguments])
+    try:
+        return _multirun(sweeper, arguments)
+    except Exception as error:
+        _errors.append(error)  # as in `task`
+        return None
+
+
+def _multirun(sweeper: Any, arguments: list[str]) -> str | None:
+    config, loader = sweeper.config, sweeper.hydra_context.config_loader
+    overrides = parsed([*grid(sweeper.params), *arguments], loader, swept=True)
     (lists,) = sweeper.split_arguments(overrides, None)
     folder = _writable(Path(config.hydra.sweep.dir))
+    check_names_of_folders(config, lists, loader)
     done, parallel = 0, _parallel(config)
 
     def launch(jobs: Sequence[Job], parent_run: str) -> list[sweep.Outcome]:
@@ -80,9 +99,8 @@ def multirun(sweeper: Any, arguments: list[str]) -> str | None:
             done += len(batch[start : start + size])
         return [_outcome(returned) for returned in returns]
 
-    compose = composer(config.hydra.overrides.hydra)
     here = str(OmegaConf.select(config, "hydra.launcher._target_")).endswith(".BasicLauncher")
-    return sweep.run(lists, compose, launch, command=_command(), here=here, parallel=parallel)
+    return sweep.run(lists, composer(config), launch, command=_command(), here=here, parallel=parallel)
 
 
 def _writable(folder: Path) -> Path:
@@ -110,19 +128,23 @@ def _job(config: Config) -> str:
     instructions = config.sweep
     if not _is_command:
         worker.end_with_launcher()
-    stage = next(s for s in stages.chain(config, dataset(config)) if s.group == instructions.stage)
+    chain = {stage.key: stage for stage in stages.chain(config, dataset(config))}
+    if instructions.stage not in chain:
+        raise ComposedOtherwise(
+            "this job's settings, images, code or libraries are not those that the sweep was planned with"
+        )
+    stage = chain[instructions.stage]
     request = stages.Request(stage, config, instructions.variant or "", instructions.run_id, _log_file())
     return stages.perform(request, Store(config.tracking))
 
 
 def _instructions(job: Job, parent_run: str, parallel: int) -> list[str]:
-    return [
-        "plan=false",
-        f"sweep.run_id={parent_run}",
-        f"sweep.variant='{job.variant.name}'",
-        f"sweep.stage={job.stage.group}",
-        f"sweep.parallel={parallel}",
-    ]
+    """What a job is told beside the overrides of its variant: by a setting of Hydra's own, so that it is in neither the
+    config nor `hydra.job.override_dirname`."""
+    told = json.dumps(asdict(Sweep(parent_run, job.variant.name, job.stage.key, parallel)))
+    # Neither an end of the quotes nor an interpolation.
+    told = told.replace("'", "\\u0027").replace("$", "\\u0024")
+    return [f"+hydra.job.env_set.{INSTRUCTIONS}='{told}'"]
 
 
 def _parallel(config: DictConfig) -> int:
@@ -151,6 +173,12 @@ def _outcome(returned: JobReturn) -> sweep.Outcome:
     return sweep.Outcome(None, reason(error))
 
 
+def _master() -> DictConfig:
+    """All that Hydra composed for this process, its own section included."""
+    master: Any = HydraConfig.instance().cfg
+    return master
+
+
 def _log_file() -> Path:
     return Path(HydraConfig.get().runtime.output_dir) / f"{HydraConfig.get().job.name}.log"
 
@@ -172,35 +200,56 @@ def main() -> None:
     """Exit codes: 0 done, 1 something failed, 2 something in the command can't be used, 130 interrupted."""
     global _is_command
     _is_command = True
+    interrupt.watch()
+    outlive_readers()
+    sys.exit(done(sys.argv[1:]))
+
+
+def done(arguments: Sequence[str]) -> int:
+    """Does what the command line says; gives the exit code."""
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra then raises what it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    interrupt.watch()
     _prepare_output()
+    line = None
     try:
         _check_output()
-        refuse_what_is_no_text(sys.argv[1:])
-        refuse_null_options(sys.argv[1:])
-        task()
+        refuse_what_is_no_text(arguments)
+        sys.argv[1:] = in_hydras_order(arguments)
+        line = Line(sys.argv[1:])
+        line.check()
+        _hydra()
         if _errors:
-            raise _errors[0]
+            raise _errors.pop()
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     except sweep.Failed as error:
         print(error, file=sys.stderr)
-        sys.exit(1)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+        return 1
+    except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
         _record(error)
         if full_error:
             raise
-        print(f"error: {error if isinstance(error, UserError) else in_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        print(f"error: {error if isinstance(error, UserError) else in_one_line(error, line)}", file=sys.stderr)
+        return 2
     except Exception as error:
         _record(error)
         if full_error:
             raise
         print(f"error: {reason(error)} (traceback in {ERRORS})", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return 0
+
+
+def _hydra() -> None:
+    try:
+        task()
+    except HydraException:  # one of them is an OSError too
+        raise
+    except OSError as error:  # what a sweep raises is in `_errors`
+        raise UserError(
+            f"hydra.run.dir={error.filename}: {error.strerror}; takes a folder that can be written"
+        ) from None
 
 
 def _check_output() -> None:

@@ -2,7 +2,6 @@
 
 import codecs
 import io
-import os
 import sys
 
 from rich.console import Console
@@ -22,6 +21,33 @@ PLAIN = {
     "…": "...",
     "→": "->",
 }
+
+
+class _ToWhoeverReads(io.FileIO):
+    """A file whose reader may go away, as `head` does: what nobody reads is no error."""
+
+    def write(self, data: object) -> int:
+        try:
+            return super().write(data) or 0  # type: ignore[arg-type]
+        except BrokenPipeError:
+            return len(memoryview(data))  # type: ignore[arg-type]
+
+
+def outlive_readers() -> None:
+    """From here on this process goes on where the reader of its output has gone, so that a sweep ends as it would
+    have."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            outliving = io.TextIOWrapper(
+                io.BufferedWriter(_ToWhoeverReads(stream.fileno(), "w", closefd=False)),
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, outliving)
 
 
 def plain_where_needed() -> None:
@@ -47,9 +73,3 @@ class Terminal(Console):
     @property
     def encoding(self) -> str:
         return "utf-8"
-
-    def on_broken_pipe(self) -> None:
-        """Who read has gone, as `head` does, and so much for the output; Rich would end the process."""
-        self.quiet = True
-        # What Python has yet to write there would be an error at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

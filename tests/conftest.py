@@ -8,8 +8,11 @@ from pathlib import Path
 
 import artifacts
 import pytest
+from hydra import compose
 
+from src.cli.compose import composer
 from src.config import Tracking
+from src.plan import Compose
 from src.tracking import Record, Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +60,11 @@ def environment() -> dict[str, str]:
     """As in a terminal of 80 columns where the environment is activated."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+
+
+def default_composer() -> Compose:
+    """Of conf/config.yaml, where Hydra is initialized."""
+    return composer(compose("config", return_hydra_config=True))
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import Place
+from conftest import Place, default_composer
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from src.cli.compose import CONF, checked, composer
+from src.cli.compose import CONF, Composed, checked
 from src.config import ImageFolder, Npz, UserError, check
 from src.data import image_folder, npz
 from src.tracking import Store
@@ -51,7 +51,7 @@ def test_what_is_read_as_something_else_is_one_line_whose_advice_works(folder: P
     own = ["prune=none", "quant=none", "data=image_folder", f"data.path='{folder}'"]
     takes = "takes names, in quotes and as they are spelt where they look like that:"
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        compose = composer([])
+        compose = default_composer()
         with pytest.raises(UserError) as error:
             compose([*own, f"data.classes={given}"])
         assert str(error.value) == f"data.classes: {line.format(takes)}"
@@ -62,10 +62,10 @@ def test_what_is_read_as_something_else_is_one_line_whose_advice_works(folder: P
 def test_a_recorded_config_says_the_same_names_to_whoever_reads_it(folder: Path) -> None:
     own = ["data=image_folder", f"data.path='{folder}'", f"data.classes={json.dumps(NAMES)}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = composer([])(own)
+        config = default_composer()(own)
     for read in (yaml.safe_load(config.text), OmegaConf.to_container(OmegaConf.create(config.text))):
         assert read["data"]["classes"] == list(NAMES)
-    assert checked(yaml.safe_load(config.text), {}).data.settings.classes == NAMES
+    assert checked(Composed(yaml.safe_load(config.text), {})).data.settings.classes == NAMES
 
 
 def test_labels_of_an_array_are_a_line_each(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Place
+from conftest import Place, default_composer
 from hydra import initialize_config_dir
 
 from src import compare, report
-from src.cli.compose import CONF, composer
+from src.cli.compose import CONF
 from src.config import Benchmark, Compare
 from src.evaluate import Predictions
 from src.report import figures
@@ -93,7 +93,7 @@ def test_predictions_that_are_damaged_fail_their_own_variant(
     file = store.file(records["none-drq"].run_id, "predictions/test.npz")
     file.write_bytes(file.read_bytes()[:-1])
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        compose = composer([])
+        compose = default_composer()
         configs = {name: compose([*settings, f"quant={name.split('-')[1]}"]) for name in records}
     entries = [
         compare.Entry(name, "", name == "none-none", configs[name], record.run_id) for name, record in records.items()

@@ -7,10 +7,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from conftest import default_composer
 from hydra import compose, initialize_config_dir
 
 from src import plan, recorded, report, sweep
-from src.cli.compose import CONF, composer
+from src.cli.compose import CONF
 from src.config import Tracking, UserError
 from src.tracking import Store
 
@@ -33,8 +34,11 @@ def test_runs_that_begin_in_the_same_second_have_hydra_folders_of_their_own(key:
 def test_variants_that_differ_in_what_no_group_says_have_names_of_their_own() -> None:
     grid = [[f"quant={quant}", f"audit.compressors=[{name}]"] for quant in ("drq", "fiq") for name in ("xz", "gzip9")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        alone = plan.expand(grid, composer([]))
-        seeds = plan.expand([[*own, f"seed={seed}"] for own in grid for seed in (0, 1)], composer([]))
+        alone = plan.expand(grid, default_composer())
+        seeds = plan.expand(
+            [[*own, f"seed={seed}"] for own in grid for seed in (0, 1)],
+            default_composer(),
+        )
     names = [f"none-{quant} audit.compressors=[{name}]" for quant in ("drq", "fiq") for name in ("xz", "gzip9")]
     assert [variant.label for variant in alone] == ["none-none", *names]
     assert [variant.label for variant in seeds] == [

@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, default_composer
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from src import plan
-from src.cli.compose import CONF, composer
+from src.cli.compose import CONF
 from src.config import load
 
 
 @pytest.fixture
 def compose() -> Iterator[plan.Compose]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield composer([])
+        yield default_composer()
 
 
 def product(**options: str) -> list[list[str]]:
@@ -129,11 +129,11 @@ def test_a_setting_changes_the_keys_of_what_depends_on_it(
 
 KEYS = """
 import json, sys
-from hydra import initialize_config_dir
+from hydra import compose as hydra_compose, initialize_config_dir
 from src import plan, stages
 from src.cli.compose import CONF, composer
 with initialize_config_dir(str(CONF), version_base="1.3"):
-    compose = composer([])
+    compose = composer(hydra_compose("config", return_hydra_config=True))
     for line in sys.stdin:
         stages.code_version.cache_clear()
         stages._versions.cache_clear()

@@ -86,13 +86,13 @@ def test_what_is_left_to_the_locale_is_told_from_what_is_not(code: str, count: i
 KEYS = """
 import json, os, sys
 os.umask(int(sys.argv[1], 8))
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from src import plan
-from src.cli.compose import CONF, composer
+from src.cli.compose import CONF
 from src.config import Saved
 overrides = ["data=image_folder", "data.path=pictures", "data.cache=null", "prune=p1", "quant=fiq"]
 with initialize_config_dir(str(CONF), version_base="1.3"):
-    variants = plan.expand([overrides, [*overrides, "prune.final_sparsity=0.7000000000000001"]], composer([]))
+    variants = plan.expand([overrides, [*overrides, "prune.final_sparsity=0.7000000000000001"]], composer(compose("config", return_hydra_config=True)))
 keys = {f"{variant.name} {stage.name}": stage.key for variant in variants for stage in variant.chain}
 print(json.dumps([keys, Saved(path="saved").digest()]))
 """

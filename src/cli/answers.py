@@ -1,48 +1,25 @@
-"""What is said to a user who got the command line wrong, in one line; and the groups and options of the help."""
+"""What is said to a user who got the command line wrong, in one line: the key, what it got, what it takes."""
 
 import difflib
 import re
+import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+import yaml
 from hydra.conf import HydraConf
-from hydra.errors import MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from src.cli.compose import CONF
 from src.config import UserError
 
+if TYPE_CHECKING:
+    from src.cli.arguments import Line
+
 LAUNCHERS = ("joblib", "ray", "submitit")  # extras of the environment
-
-
-def _options(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
-
-
-def _groups() -> str:
-    """For `--help`: a line per group, its default first."""
-    defaults: dict[str, Any] = {}
-    for default in OmegaConf.load(CONF / "config.yaml").defaults:
-        defaults |= default if isinstance(default, DictConfig) else {}
-    lines = []
-    for group in sorted(directory.name for directory in CONF.iterdir() if directory.is_dir()):
-        if group in defaults:
-            others = [option for option in _options(group) if option != defaults[group]]
-            default = f"{defaults[group]} (default)" if defaults[group] else ""
-            lines.append(f"  {group}={', '.join(filter(None, [default, *others]))}")
-    return "\n".join(lines)
-
-
-OmegaConf.register_new_resolver("groups", _groups, replace=True)
-
-
-def refuse_null_options(arguments: Sequence[str]) -> None:
-    """`prune=null` ends in an AttributeError inside Hydra 1.3."""
-    for argument in arguments:
-        group, equals, values = argument.partition("=")
-        if equals and group != "experiment" and (CONF / group).is_dir() and {"null", ""} & set(values.split(",")):
-            raise UserError(f"{argument}: takes one of {', '.join(_options(group))}")
 
 
 def refuse_what_is_no_text(arguments: Sequence[str]) -> None:
@@ -58,55 +35,130 @@ def refuse_what_is_no_text(arguments: Sequence[str]) -> None:
             ) from None
 
 
-def in_one_line(error: Exception) -> str:
-    """What Hydra and OmegaConf say over several lines, with the key, what it got and what it takes."""
-    text = " ".join(str(error).split())
+def in_one_line(error: Exception, line: "Line | None") -> str:
+    """What Hydra, OmegaConf and YAML say over several lines. `line` is None where there was no reading it."""
+    text = " ".join(str(error).split()).partition(" See https://")[0]
+    cause = error.__cause__
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: {error.problem or error.context}"
+    if isinstance(error, OmegaConfBaseException):
+        key = getattr(error, "full_key", None)
+        said = str(error).partition("\n")[0]
+        return f"{key}: {said}" if key and key not in said else said
+    if line is None:
+        return text
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        return _unknown_option(group, option, error.options)
-    if match := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
-        return _unknown_key(match[1] or match[2])
+        return unknown_option(group, option, error.options)
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        return _unknown_option(match[1], match[2], _options(match[1]))
+        return unknown_option(match[1], match[2], line.options_of(match[1]))
+    if match := re.search(r"Could not override '([^']+)'|Error merging override ([^=]+)=", text):
+        key, inner = match[1] or match[2], getattr(cause, "full_key", None) or ""
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) or match[1]:
+            return unknown_key(max(key, inner, key=len), line)
     if match := re.fullmatch(r"Error merging override (.+)", text):
-        return f"{match[1]}: {str(error.__cause__).partition(chr(10))[0]}"
+        return f"{match[1]}: {str(cause).partition(chr(10))[0]}"
+    if match := re.match(r"Ambiguous value for argument '(.+?)' 1\. To use|Sweep parameters '(.+)' requires", text):
+        argument = match[1] or match[2]
+        key, _, values = argument.partition("=")
+        return f"{argument}: is a sweep, which takes -m; as a list it is {key}=[{values}]"
+    if match := re.search(r"Multiple values for (\S+?)\. To override", text):
+        return f"{match[1]}: has a value already; takes {match[1]}=OPTION without a plus sign"
+    if isinstance(cause, OmegaConfBaseException) and not text:
+        return in_one_line(cause, line)
     return text
 
 
-def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
+def unreadable(argument: str, swept: bool) -> str:
+    """Of an override that Hydra's grammar doesn't take: with the quotes that make it readable, where quotes do."""
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return f"{argument}: takes KEY=VALUE, such as seed=1, or an option that begins with --"
+    if not _reads(f"{key}=0"):
+        return f"{argument}: {key!r} is no key; a key is words with dots between, such as train.epochs"
+    quoted = _quoted_parts(key, value, swept)
+    if quoted is None:
+        return (
+            f"{argument}: can't be read; quotes, brackets and braces come in pairs, and inside them what is more than "
+            "letters, digits and ./-_ takes quotes"
+        )
+    return f"{argument}: the value takes quotes: {shlex.quote(f'{key}={quoted}')}"
+
+
+def _quoted_parts(key: str, value: str, swept: bool) -> str | None:
+    """`value` with quotes, or, of a list or a sweep, with quotes around what needs them; None where that doesn't do."""
+    if value.startswith("[") and value.endswith("]"):
+        parts = _each_quoted(key, value[1:-1].split(","))
+        return f"[{parts}]" if _reads(f"{key}=[{parts}]") else None
+    if value[:1] in ("[", "{", "'", '"'):
+        return None
+    quoted = _each_quoted(key, value.split(",")) if swept else _quoted(value)
+    return quoted if _reads(f"{key}={quoted}") else None
+
+
+def _each_quoted(key: str, values: Sequence[str]) -> str:
+    return ",".join(value if _reads(f"{key}={value}") else _quoted(value) for value in values)
+
+
+def _quoted(value: str) -> str:
+    """In Hydra's quotes, before which backslashes are doubled."""
+    quote = "'" if '"' in value and "'" not in value else '"'
+    escaped = re.sub(rf"(\\*){quote}", rf"\1\1\\{quote}", value)
+    return quote + re.sub(r"(\\+)$", r"\1\1", escaped) + quote
+
+
+def _reads(argument: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([argument])
+    except HydraException:
+        return False
+    return True
+
+
+def unknown_option(group: str, option: str, options: Sequence[str]) -> str:
     extra = option.partition("_")[0]
     if group == "hydra/launcher" and extra in LAUNCHERS:
         return f"{group}={option}: is not installed; `make setup EXTRAS=dev,{extra}` installs it"
     close = difflib.get_close_matches(option, options, 1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"{group}={option}: no such option; {hint}takes one of {', '.join(options)}"
+    unset = "; without it the default stands" if option == "null" and "none" not in options else ""
+    return f"{group}={option}: no such option; {hint}takes one of {', '.join(sorted(options))}{unset}"
 
 
-def _unknown_key(key: str) -> str:
+def unknown_key(key: str, line: "Line") -> str:
     """Names the first part of `key` that there isn't, and what there is in its place."""
     parts = key.split(".")
+    group = parts[0]
     if parts[:2] == ["hydra", "launcher"]:
         return f"{key}: the launcher chosen has no such key; hydra/launcher={' or '.join(LAUNCHERS)} has others"
-    if parts[0] == "hydra":
-        files, roots, inside = [], [OmegaConf.structured(HydraConf)], 1
-    elif (CONF / parts[0]).is_dir():
-        files = sorted((CONF / parts[0]).glob("*.yaml"))
-        roots, inside = [OmegaConf.load(file) for file in files], 1
+    options: list[str] = []
+    if "@" in group:
+        return f"{key}: the defaults have no such package; +{key}=OPTION adds one"
+    if group == "hydra":
+        roots, inside = [OmegaConf.structured(HydraConf)], 1
+    elif options := sorted(line.options_of(group)):
+        roots, inside = [line.option(group, option) for option in options], 1
     else:
-        files, roots, inside = [], [OmegaConf.load(CONF / "config.yaml")], 0
+        roots, inside = [line.composed()], 0
     for depth in range(inside, len(parts)):
         parent, name = ".".join(parts[:depth]), parts[depth]
         within = [OmegaConf.select(root, ".".join(parts[inside:depth])) if depth > inside else root for root in roots]
         known = {str(k) for node in within if isinstance(node, DictConfig) for k in node} - {"_target_", "defaults"}
         if depth == 0:
-            known = known - {"hydra", "sweep"} | {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {
-                "hydra"
-            }
+            known = known - {"hydra"} | set(line.groups())
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {'.'.join([*parts[:depth], close[0], *parts[depth + 1 :]])}? " if close else ""
+            meant = [*parts[:depth], *close, *parts[depth + 1 :]]
+            there = len(parts) == depth + 1 or any(OmegaConf.select(r, ".".join(meant[inside:])) for r in roots)
+            hint = f"did you mean {'.'.join(meant)}? " if close and there else ""
             return f"{key}: no such key; {hint}{parent or 'the top level'} takes {', '.join(sorted(known)) or 'none'}"
-    have = [
-        file.stem for file, node in zip(files, within, strict=True) if isinstance(node, DictConfig) and name in node
-    ]
-    return f"{key}: the option chosen has no such key; {parts[0]}={' or '.join(have)} has it"
+    if depth := len(parts) - inside:
+        parent = ".".join(parts[inside:-1])
+        have = [
+            option
+            for option, root in zip(options, roots, strict=False)
+            if parts[-1] in (OmegaConf.select(root, parent) if parent else root)
+        ]
+        return f"{key}: the option chosen has no such key; {group}={' or '.join(have)} has it"
+    return f"{key}: takes one of {', '.join(options)}"

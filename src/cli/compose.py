@@ -1,26 +1,28 @@
-"""Composes the config of a variant as Hydra would, and checks it."""
+"""Composes the config of a variant as Hydra was told to, and checks it."""
 
 import contextlib
 import functools
+import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config import Config, load
+from src.config import Config, UserError, load
 from src.plan import Compose, group_of
 from src.tracking import check_writable
 
+LONGEST_NAME = 255  # bytes of a file's name, on the file systems in use
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
-_INTERPOLATED = "any value is interpolated"
 
 # Of the names of Hydra's folders: two runs that begin in the same second have one each.
 OmegaConf.register_new_resolver("random", lambda: secrets.token_hex(3), use_cache=True, replace=True)
@@ -36,57 +38,109 @@ _Dumper.add_implicit_resolver(
 )
 
 
-def composer(hydra_overrides: Sequence[str]) -> Compose:
-    """Composes as Hydra would, but what is overridden in each section of the config once, however many variants it is
-    part of: Hydra takes some 100 ms for a config."""
+class Composed(NamedTuple):
+    """What Hydra composed: settings resolved, the option of each group, and the names in interpolations, if any."""
+
+    settings: dict[str, Any]
+    choices: dict[str, str]
+    interpolated: frozenset[str] = frozenset()
+
+
+def composer(master: DictConfig) -> Compose:
+    """Composes as Hydra would with the overrides of a variant: the config that `master` names, from where Hydra looks,
+    with Hydra's own overrides of `master`.
+
+    What is overridden in each section is composed once, however many variants it is part of: Hydra takes some 100 ms
+    for a config.
+    """
     loader = GlobalHydra.instance().config_loader()
+    hydra_overrides = as_told(master.hydra.overrides.hydra)
 
     @functools.cache
-    def whole(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
-        composed = loader.load_configuration("config", [*hydra_overrides, *overrides], run_mode=RunMode.RUN)
-        tasks = OmegaConf.create({str(key): composed[key] for key in composed if key != "hydra"})
-        settings: Any = OmegaConf.to_container(tasks, resolve=True)
-        settings[_INTERPOLATED] = "${" in OmegaConf.to_yaml(tasks)
-        return settings, OmegaConf.to_container(composed.hydra.runtime.choices)  # type: ignore[return-value]
+    def whole(*overrides: str) -> Composed:
+        name = master.hydra.job.config_name
+        composed = loader.load_configuration(name, [*hydra_overrides, *overrides], run_mode=RunMode.RUN)
+        OmegaConf.copy_cache(from_config=master, to_config=composed)  # of `now`, as Hydra's sweepers do
+        tasks = [key for key in composed if key != "hydra"]
+        return read(OmegaConf.masked_copy(composed, tasks), composed.hydra.runtime.choices)  # type: ignore[arg-type]
 
-    @functools.cache
     def apart(section: str, own: tuple[str, ...], rest: tuple[str, ...]) -> tuple[Any, dict[str, str]] | None:
         """What the overrides `own` make of their section, and which options they choose; None where they reach beyond
         it, so that the config can't be put together from parts."""
-        (before, chosen_before), (after, chosen) = whole(*rest), whole(*rest, *own)
-        beyond = {key for key in before.keys() | after.keys() if key != section and before.get(key) != after.get(key)}
-        if beyond or before[_INTERPOLATED]:
+        before, after = whole(*rest), whole(*rest, *own)
+        if after.interpolated or section not in after.settings:
             return None
-        return after[section], {group: option for group, option in chosen.items() if chosen_before.get(group) != option}
+        if _without(section, before.settings) != _without(section, after.settings):
+            return None
+        chosen = {group: option for group, option in after.choices.items() if before.choices.get(group) != option}
+        return after.settings[section], chosen
 
-    def in_parts(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]] | None:
-        sections = whole()[0].keys()
+    apart = functools.cache(apart)
+
+    def in_parts(overrides: Sequence[str]) -> Composed | None:
+        sections = whole().settings.keys()
         of_section: dict[str, tuple[str, ...]] = {}
         for override in overrides:
             section = group_of(override)
             of_section[section] = (*of_section.get(section, ()), override)
         rest = tuple(o for section, own in of_section.items() if section not in sections for o in own)
-        settings, choices = (dict(found) for found in whole(*rest))
+        if whole(*rest).interpolated:
+            return None
+        settings, choices = dict(whole(*rest).settings), dict(whole(*rest).choices)
         for section, own in of_section.items():
             if section in sections:
-                found = apart(section, own, rest)
-                if found is None:
+                part = apart(section, own, rest)
+                if part is None:
                     return None
-                settings[section] = found[0]
-                choices |= found[1]
-        return settings, choices
+                settings[section] = part[0]
+                choices |= part[1]
+        return Composed(settings, choices)
 
     def compose(overrides: Sequence[str]) -> Config:
-        found = None
+        parts = None
         with contextlib.suppress(HydraException, OmegaConfBaseException):  # if it is wrong as a whole, that is told
-            found = in_parts(overrides)
-        settings, choices = found or whole(*overrides)
-        return checked({key: value for key, value in settings.items() if key != _INTERPOLATED}, choices)
+            parts = in_parts(overrides)
+        return checked(parts or whole(*overrides))
 
     return compose
 
 
-def checked(settings: dict[str, Any], choices: Any) -> Config:
-    config = load(settings, choices, yaml.dump(settings, Dumper=_Dumper, sort_keys=False))
+def as_told(overrides: Any) -> list[str]:
+    """The overrides that Hydra keeps in its own section. Iterated, their interpolations would be resolved there."""
+    told: Any = OmegaConf.to_container(overrides, resolve=False)
+    return told
+
+
+def read(tasks: DictConfig, choices: Any) -> Composed:
+    """`tasks` is the config without Hydra's own section; `choices` are of `hydra.runtime`."""
+    settings: Any = OmegaConf.to_container(tasks, resolve=True)
+    names = re.findall(r"\w+", " ".join(re.findall(r"\$\{([^}]*)", OmegaConf.to_yaml(tasks))))
+    return Composed(settings, dict(choices), frozenset(names))
+
+
+def checked(composed: Composed) -> Config:
+    text = yaml.dump(composed.settings, Dumper=_Dumper, sort_keys=False)
+    config = load(composed.settings, composed.choices, text, variables=composed.interpolated)
     check_writable(config.tracking)
     return config
+
+
+def _without(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != section}
+
+
+def check_names_of_folders(config: DictConfig, lists: Sequence[Sequence[str]], loader: Any) -> None:
+    """Raises `UserError` where `hydra.sweep.subdir`, which may hold all that is overridden, can't name a folder."""
+    told: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    if told["subdir"] == "${hydra.job.num}":
+        return
+    job = loader.load_sweep_config(config, list(max(lists, key=lambda overrides: len(" ".join(overrides)))))
+    with open_dict(job):
+        job.hydra.job.id = job.hydra.job.num = 0
+    HydraConfig.instance().set_config(job)  # read by `${hydra:…}`
+    longest = max(str(job.hydra.sweep.subdir).split("/"), key=lambda name: len(os.fsencode(name)))
+    if (size := len(os.fsencode(longest))) > LONGEST_NAME:
+        raise UserError(
+            f"hydra.sweep.subdir: {longest[:40]}… has {size} bytes, a folder's name at most {LONGEST_NAME}; "
+            "hydra.job.config.override_dirname.exclude_keys=[KEY,…] leaves some out"
+        )

@@ -1,0 +1,199 @@
+"""The command line as it was typed, checked before Hydra composes anything: what Hydra 1.3 answers with a usage text, a
+traceback or an internal error is one line that says what to type instead."""
+
+import argparse
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString, RangeSweep
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from src.cli import answers
+from src.cli.compose import CONF
+from src.config import UserError
+
+MOST_VARIANTS = 100_000  # of one sweep, which holds each in memory
+
+
+class _Parser(argparse.ArgumentParser):
+    """Hydra's options, and one line in place of argparse's usage text."""
+
+    def __init__(self) -> None:
+        super().__init__(prog="python -m src.run", add_help=False, parents=[get_args_parser()])
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message}; --help lists settings, --hydra-help options")
+
+
+def in_hydras_order(arguments: Sequence[str]) -> list[str]:
+    """`arguments`, in which options may stand anywhere, with all overrides in one piece, as Hydra 1.3 takes them."""
+    with suppress(UserError):
+        _Parser().parse_args(arguments)
+        return list(arguments)
+    overrides = _Parser().parse_intermixed_args(arguments).overrides
+    options = list(arguments)
+    for override in overrides:
+        options.remove(override)
+    return [*overrides, *options]
+
+
+class Line:
+    """What the command line tells Hydra, and where Hydra will look for configs."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        """`arguments` are in Hydra's order. Raises `UserError` for options that don't go together or that name what
+        there isn't."""
+        self.options = _Parser().parse_args(arguments)
+        self.overrides: list[str] = self.options.overrides
+        self.config_name: str = self.options.config_name or "config"
+        _check_together(self.options)
+        self.loader = _loader(self.options)
+        if not self.loader.repository.config_exists(self.config_name):
+            known = [name for name in self.loader.get_group_options("") if not name.startswith("_")]
+            raise UserError(f"--config-name={self.config_name}: no such config; there is {', '.join(sorted(known))}")
+
+    def groups(self) -> list[str]:
+        return [group for group in self.loader.list_groups("") if group != "hydra"]
+
+    def options_of(self, group: str) -> list[str]:
+        """Empty where `group` is none."""
+        places = [override for override in self.overrides if override.startswith("hydra.searchpath=")]
+        return self.loader.get_group_options(group, config_name=self.config_name, overrides=places)
+
+    def option(self, group: str, option: str) -> DictConfig:
+        """What the file of an option says itself."""
+        loaded = self.loader.repository.load_config(f"{group}/{option}")
+        return loaded.config if loaded and isinstance(loaded.config, DictConfig) else OmegaConf.create()
+
+    def composed(self, overrides: Sequence[str] = ()) -> DictConfig:
+        return self.loader.load_configuration(self.config_name, list(overrides), run_mode=RunMode.RUN)
+
+    def check(self) -> None:
+        """Raises `UserError` for the first override that can't be read, that sweeps over nothing, or that chooses what
+        can't be an option of its group."""
+        for override in parsed(self.overrides, self.loader, swept=self.options.multirun):
+            if options := self.options_of(override.key_or_group):
+                _check_options(override, options)
+                self._check_list(override)
+        package = self.options.package if self.options.cfg else None
+        if package not in (None, "_global_") and OmegaConf.select(self.composed(self.overrides), package) is None:
+            raise UserError(f"--package {package}: no such key in the config")
+
+    def _check_list(self, override: Override) -> None:
+        """Hydra merges several options of a group, which makes sense of whole studies, and of nothing else here."""
+        value, group = override.value(), override.key_or_group
+        if isinstance(value, list):
+            loaded = [self.loader.repository.load_config(f"{group}/{option}") for option in value]
+            if not all(config and config.header["package"] == "_global_" for config in loaded):
+                raise UserError(
+                    f"{override.input_line}: takes one option; -m {group}={','.join(map(str, value))} sweeps"
+                )
+
+
+def grid(params: Mapping[str, Any] | None) -> list[str]:
+    """The overrides that `hydra.sweeper.params` are; null leaves one out, a list is one of values to sweep over."""
+    told = {key: value for key, value in (params or {}).items() if value is not None}
+    return [f"{key}={','.join(map(str, v)) if isinstance(v, list | ListConfig) else v}" for key, v in told.items()]
+
+
+def parsed(arguments: Iterable[str], loader: ConfigLoaderImpl, swept: bool) -> list[Override]:
+    """The overrides that `arguments` are; `swept` says whether a list of values is a sweep.
+
+    Raises `UserError` for one that can't be read or that sweeps over nothing.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    overrides = []
+    variants = 1
+    for argument in arguments:
+        try:
+            (override,) = parser.parse_overrides([argument])
+        except HydraException:
+            raise UserError(answers.unreadable(argument, swept)) from None
+        if not override.key_or_group:
+            raise UserError(f"{argument}: takes KEY=VALUE, such as seed=1")
+        variants *= _count(override)
+        if variants > MOST_VARIANTS:
+            raise UserError(f"{argument}: makes more than {MOST_VARIANTS:,} variants, the most that a sweep takes")
+        overrides.append(override)
+    return overrides
+
+
+def _count(override: Override) -> int:
+    """How many values an override has, at most one more than the most variants."""
+    if not override.is_sweep_override():
+        return 1
+    if not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: takes values that can be counted: a list, choice(), range() or glob()")
+    value = override._value
+    try:
+        values: Any = value.range() if isinstance(value, RangeSweep) else override.sweep_iterator()
+        count = sum(1 for _ in itertools.islice(values, MOST_VARIANTS + 1))
+    except ValueError as error:  # a step of 0
+        raise UserError(f"{override.input_line}: {error}") from None
+    if not count:
+        raise UserError(f"{override.input_line}: is a sweep over nothing")
+    return count
+
+
+def _check_options(override: Override, options: Sequence[str]) -> None:
+    """Hydra 1.3 raises an internal error for an option that is null, a number or a truth value."""
+    if override.is_delete():
+        return
+    for value in override.sweep_iterator() if override.is_sweep_override() else [override.value()]:
+        text = value.text if isinstance(value, QuotedString) else value
+        if not isinstance(text, str | list | dict) or not text:
+            shown = "null" if text is None else str(text).lower() if isinstance(text, bool) else text
+            raise UserError(answers.unknown_option(override.key_or_group, str(shown), options))
+        if isinstance(text, dict) and "/" in override.key_or_group:
+            raise UserError(f"{override.input_line}: takes one of {', '.join(options)}")
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    modes = {
+        "--run": options.run,
+        "--multirun": options.multirun,
+        "--cfg": options.cfg,
+        "--info": options.info,
+        "--shell-completion": options.shell_completion,
+    }
+    told = [mode for mode, is_told in modes.items() if is_told]
+    if len(told) > 1:
+        raise UserError(f"{' and '.join(told)}: takes one of them")
+    if options.resolve and not (options.cfg or options.help):
+        raise UserError("--resolve: goes with --cfg job")
+    if options.experimental_rerun:
+        raise UserError(
+            f"--experimental-rerun {options.experimental_rerun}: a pickled config can run code and is not taken; the "
+            "command that made it runs it again"
+        )
+
+
+def _loader(options: argparse.Namespace) -> ConfigLoaderImpl:
+    """Looks for configs where `hydra.main` of Hydra 1.3 does."""
+    main = options.config_path or str(CONF)
+    if main.endswith((".yaml", ".yml")):
+        raise UserError(f"--config-path={main}: takes a folder; --config-dir DIR --config-name NAME take a file in one")
+    search_path = create_automatic_config_search_path(None, "src.run", main)
+    if options.config_dir:
+        if not Path(options.config_dir).is_dir():
+            raise UserError(f"--config-dir={options.config_dir}: no such folder")
+        folder = f"file://{os.path.abspath(options.config_dir)}"
+        search_path.prepend("command-line", folder, SearchPathQuery(provider="schema"))
+    loader = ConfigLoaderImpl(search_path)
+    try:
+        loader.ensure_main_config_source_available()
+    except MissingConfigException:
+        raise UserError(
+            f"--config-path={main}: no such folder; takes a whole path, such as {os.path.abspath(main)}"
+        ) from None
+    return loader

@@ -1,0 +1,249 @@
+"""The command line as Hydra takes it: what is told is what runs, options stand anywhere, and the advice works."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Place, environment
+from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from src import run
+from src.cli import answers
+from src.cli.arguments import Line, in_hydras_order
+from src.cli.compose import as_told, composer
+from src.config import Config, Sweep, UserError, load
+from src.plan import Job
+
+# --- What Hydra is told to compose is what runs ------------------------------------------------------------------
+
+
+def write(file: Path, settings: Any, first: str = "") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(first + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A user's own configs."""
+    folder = tmp_path / "mine"
+    write(folder / "mine.yaml", {"defaults": ["config", "_self_"], "seed": 42, "train": {"epochs": 2}})
+    chosen = {"defaults": ["config", {"override prune": "own"}, "_self_"], "quant": {"representative_images": 7}}
+    write(folder / "choosing.yaml", chosen)
+    named = {"defaults": ["config", "_self_"], "epochs": 3, "train": {"epochs": "${epochs}"}, "seed": "${oc.env:SEED}"}
+    write(folder / "named.yaml", named)
+    write(folder / "prune/own.yaml", {"defaults": ["magnitude", "_self_"], "final_sparsity": 0.61})
+    write(folder / "prune/as_trained.yaml", {"defaults": ["magnitude", "_self_"], "epochs": "${train.epochs}"})
+    write(folder / "experiment/own.yaml", {"seed": 9, "prune": {"epochs": 4}}, "# @package _global_\n")
+    write(folder / "study/own.yaml", {"seed": 8, "augment": {"flip": True}}, "# @package _global_\n")
+    write(
+        folder / "lists/mine.yaml",
+        {"defaults": ["/config", "_self_"], "hydra": {"sweeper": {"params": {"seed": "1,2"}}}},
+    )
+    return folder
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str]], tuple[Config, Config]]]:
+    """Of a command line what is run, and what Hydra composes."""
+    monkeypatch.setenv("SEED", "77")
+
+    def both(arguments: list[str]) -> tuple[Config, Config]:
+        line = Line(in_hydras_order(arguments))
+        line.check()
+        GlobalHydra.instance().clear()
+        Hydra("run", line.loader)
+        GlobalHydra.instance().initialize(Hydra("run", line.loader))
+        master = line.loader.load_configuration(line.config_name, line.overrides, run_mode=RunMode.MULTIRUN)
+        found = composer(master)(as_told(master.hydra.overrides.task))
+        tasks = OmegaConf.masked_copy(master, [key for key in master if key != "hydra"])
+        settings: Any = OmegaConf.to_container(tasks, resolve=True)
+        return found, load(settings, OmegaConf.to_container(master.hydra.runtime.choices), variables=("epochs",))
+
+    yield both
+    GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config-dir", "MINE", "--config-name", "mine"], {"seed": 42, "train.epochs": 2}),
+        (["-cd", "MINE", "-cn", "mine", "seed=3"], {"seed": 3, "train.epochs": 2}),
+        (["seed=3", "-cn", "mine", "-m", "-cd", "MINE", "train.epochs=5"], {"seed": 3, "train.epochs": 5}),
+        (["-cp", "MINE", "-cn", "mine", "hydra.searchpath=[file://CONF]"], {"seed": 42, "train.epochs": 2}),
+        (["hydra.searchpath=[file://MINE]", "prune=own"], {"prune.final_sparsity": 0.61, "prune": "own"}),
+        (["-cd", "MINE", "-cn", "choosing"], {"prune": "own", "quant.representative_images": 7}),
+        (["-cd", "MINE", "-cn", "choosing", "prune=p1"], {"prune": "p1", "prune.final_sparsity": 0.5}),
+        (["-cd", "MINE", "prune=own", "prune.epochs=5"], {"prune.epochs": 5, "prune.final_sparsity": 0.61}),
+        (["-cd", "MINE", "experiment=own"], {"seed": 9, "prune.epochs": 4}),
+        (["-cd", "MINE", "+study=own", "seed=1"], {"seed": 1, "augment.flip": True}),
+        (["-cd", "MINE", "-cn", "named"], {"seed": 77, "train.epochs": 3}),
+        (["-cd", "MINE", "-cn", "named", "epochs=6"], {"train.epochs": 6}),
+        # Interpolations that reach from one section into another.
+        (["seed=4", "train.epochs=${seed}"], {"train.epochs": 4}),
+        (["-cd", "MINE", "prune=as_trained", "train.epochs=5"], {"prune.epochs": 5}),
+        (["seed=${oc.env:SEED}"], {"seed": 77}),
+        (["train={epochs: 3, batch_size: 8}"], {"train.epochs": 3, "train.batch_size": 8}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_told_is_what_runs(
+    mine: Path, composed: Callable[..., Any], arguments: list[str], expected: dict[str, Any]
+) -> None:
+    found, of_hydra = composed([a.replace("MINE", str(mine)).replace("CONF", str(run.CONF)) for a in arguments])
+    steps = {step.group: step for step in (found.data, found.model, found.train, *found.transforms, found.quant)}
+    for key, value in expected.items():
+        section, _, name = key.partition(".")
+        of = steps[section].settings if section in steps else getattr(found, section)
+        assert (
+            getattr(of, name) if name else getattr(of, "name", of) if section not in steps else steps[section].name
+        ) == value
+    assert [getattr(found, f) for f in found.__dataclass_fields__ if f != "text"] == [
+        getattr(of_hydra, f) for f in of_hydra.__dataclass_fields__ if f != "text"
+    ]
+    assert load(yaml.safe_load(found.text), {}, variables=("epochs",)).seed == found.seed, "what is recorded is that"
+
+
+TINY = {"seconds": 1, "rounds": 3, "instances": 3, "operators": False}
+
+
+def test_a_config_of_ones_own_is_what_workers_run(place: Place) -> None:
+    folder = place.folder / "mine"
+    sweeper = {"params": {"prune": ["none"], "quant": "none,f16"}}
+    subdir = "${hydra.job.num}_${hydra.job.override_dirname}"
+    own = {"seed": 42, "train": {"epochs": 2}, "benchmark": TINY, "hydra": {"sweeper": sweeper}}
+    own["hydra"] |= {"sweep": {"dir": "jobs", "subdir": subdir}, "mode": "MULTIRUN"}
+    write(folder / "mine.yaml", {"defaults": ["config", {"override hydra/launcher": "joblib"}, "_self_"], **own})
+    done = place.run("--config-dir", "mine", "-cn", "mine", "tracking.experiment=compression")
+    assert done.returncode == 0, done.stderr
+    variants = place.variants(place.newest_sweep())
+    assert set(variants) == {"none-none", "none-f16"}
+    for record in (*variants.values(), *place.store().search("tags.kind = 'stage'")):
+        recorded = yaml.safe_load(place.store().needed(record, "config.yaml").read_text(encoding="utf-8"))
+        assert (recorded["seed"], recorded["train"]["epochs"]) == (42, 2)
+    folders = {path.name for path in (place.folder / "jobs").iterdir() if path.is_dir()}
+    told = "prune=none,quant={},tracking.experiment=compression"
+    assert folders == {f"0_{told.format('none')}", f"1_{told.format('none')}", f"2_{told.format('f16')}"}
+    same = ["seed=42", "train.epochs=2", "prune=none", "quant=none,f16", "plan=true"]
+    assert "to make: nothing; to convert and evaluate: 0" in place.run("-m", *same).stdout
+
+
+def test_a_job_is_told_apart_from_its_settings(composed: Callable[..., Any]) -> None:
+    """Whatever a variant's name holds arrives as it is, and is in neither the config nor the name of a folder."""
+    line = Line([])
+    told = {"run_id": "abc", "variant": "none-fiq data.path='/d/é$a'\"\\ ${x}", "stage": "key", "parallel": 2}
+
+    class Named:
+        name = told["variant"]
+        key = told["stage"]
+
+    (override,) = run._instructions(Job(Named(), Named()), "abc", 2)  # type: ignore[arg-type]
+    config = line.loader.load_configuration("config", ["seed=1", override], run_mode=RunMode.RUN)
+    assert Sweep(**yaml.safe_load(config.hydra.job.env_set[run.INSTRUCTIONS])) == Sweep(**told)  # type: ignore[arg-type]
+    assert config.hydra.job.override_dirname == "seed=1"
+    assert "sweep" not in config
+
+
+# --- Options stand anywhere, and the advice works ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("seed=1 -m prune=p1,p2", "seed=1 prune=p1,p2 -m"),
+        ("seed=1 --config-dir conf train.epochs=2 -m", "seed=1 train.epochs=2 --config-dir conf -m"),
+        ("-m seed=1 prune=p1", "-m seed=1 prune=p1"),
+        ("seed=1 --info train.epochs=2", None),
+    ],
+)
+def test_options_stand_anywhere(arguments: str, expected: str | None) -> None:
+    if expected is None:
+        with pytest.raises(UserError, match="invalid choice"):
+            in_hydras_order(arguments.split())
+    else:
+        assert in_hydras_order(arguments.split()) == expected.split()
+        assert Line(in_hydras_order(arguments.split())).overrides
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/d/été",
+        "~/x",
+        "a=b",
+        "a(b)",
+        "a)b",
+        "it's",
+        'say "x"',
+        "a&b",
+        "日本",
+        "a;b|c",
+        "C:\\dir\\",
+        "x#y?",
+        'naïve\'s "é"',
+        "a!b",
+    ],
+)
+@pytest.mark.parametrize("swept", [False, True])
+def test_the_quotes_that_are_shown_work_in_a_shell(value: str, swept: bool) -> None:
+    said = answers.unreadable(f"data.path={value}", swept)
+    name, _, pasted = said.partition(": the value takes quotes: ")
+    assert name == f"data.path={value}"
+    printed = subprocess.run(["bash", "-c", f"printf %s {pasted}"], capture_output=True, check=True).stdout.decode()
+    (override,) = OverridesParser.create().parse_overrides([printed])
+    assert override.value() == value
+
+
+def test_of_a_list_each_value_that_needs_them_gets_quotes() -> None:
+    assert shlex.split(answers.unreadable("data.path=/été,/b", True).rpartition(": ")[2]) == ['data.path="/été",/b']
+    assert shlex.split(answers.unreadable("data.classes=[chat,été]", False).rpartition(": ")[2]) == [
+        'data.classes=[chat,"été"]'
+    ]
+
+
+# --- The ends of a process ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["run", "pick", "verify", "compare", "export", "benchmark"])
+def test_a_reader_that_goes_away_is_no_error(place: Place, module: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"src.{module}", "--help"],
+        cwd=place.folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout
+    process.stdout.close()
+    assert process.stderr
+    assert process.stderr.read() == b""
+    assert process.wait() == 0
+
+
+def test_ctrl_c_while_a_command_imports_is_one_line(place: Place) -> None:
+    (place.folder / "slow.py").write_text(
+        "print('importing', flush=True)\nimport time\ntime.sleep(60)\n", encoding="utf-8"
+    )
+    # An import of the command's that takes its time, so that the signal meets it.
+    (place.folder / "hydra.py").write_text("import slow\n", encoding="utf-8")
+    env = environment()
+    env["PYTHONPATH"] = os.pathsep.join([str(place.folder), env["PYTHONPATH"]])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "src.run"], cwd=place.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"importing\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert said == b"interrupted\n"
+    assert process.returncode == -signal.SIGINT, "a shell shows 130"
