@@ -116,6 +116,7 @@ def test_a_table_has_the_same_columns_in_plain_characters() -> None:
         stream.flush()
         printed.append(stream.buffer.getvalue().decode(encoding))  # type: ignore[attr-defined]
     assert printed[0] == printed[1].replace("−", "-").replace("─", "-")
+    assert "|" not in printed[1]
 
 
 def test_every_character_that_this_project_prints_has_a_plain_one() -> None:
