@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.config import UserError
-from src.terminal import outlive_readers, plain_where_needed
+from src.terminal import outlive_readers, plain_where_needed, shown
 
 
 def main(usage: str, work: Callable[[Sequence[str]], int]) -> None:
@@ -94,11 +94,6 @@ def names(files: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
 def _in_common(sequences: Sequence[Sequence[str]]) -> int:
     """How many elements all begin with."""
     return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*sequences, strict=False)))
-
-
-def shown(name: str) -> str:
-    """A name of a file, or in it, as a terminal may show it: no control characters, nothing that is no character."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def output(setting: str | None, files: Sequence[Path]) -> Path | None:

@@ -345,7 +345,7 @@ class Benchmark:
     rounds: Annotated[int, Field(ge=3, le=1000, description="per instance; each takes every artifact, shuffled")] = 5
     warmup: Annotated[int, Field(ge=0, le=1000, description="invokes of an instance before its first round")] = 3
     precision: Annotated[float, Field(gt=0, lt=1, description="stop once all ratios are known to ± this share")] = 0.02
-    seconds: Annotated[float, Field(gt=0, description="at most, for everything")] = 120.0
+    seconds: Annotated[float, Field(gt=0, description="in all, unless the least to compare takes longer")] = 120.0
     operators: Annotated[bool, Field(description="time per operator, in one more process per artifact")] = True
     seed: Annotated[int, Field(ge=0, description="of the random order and of the bootstrap")] = 0
 

@@ -73,3 +73,9 @@ class Terminal(Console):
     @property
     def encoding(self) -> str:
         return "utf-8"
+
+
+def shown(name: str, most: int | None = None) -> str:
+    """A name of a file, or in one, in a line: without characters that a terminal would obey, and cut to `most`."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return line if most is None or len(line) <= most else line[: most - 1] + "…"

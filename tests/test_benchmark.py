@@ -293,7 +293,8 @@ def test_help_teaches_and_names_every_setting(place: Place) -> None:
     done = place.run("--help", module="src.benchmark")
     assert done.returncode == 0
     assert "Examples" in done.stdout
-    assert all(f"  {name}=" in done.stdout for name in (*vars(Benchmark()), "baseline", "json"))
+    assert all(f"  {name}=" in done.stdout for name in (*vars(Benchmark()), "baseline", "json", "signature", "shape"))
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_an_interrupt_ends_the_command_and_its_child_without_a_traceback(place: Place, tiny: Tiny) -> None:

@@ -13,16 +13,17 @@ from typing import Any
 import foreign
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Place
 from foreign import G, Op, T, chain, counting, dense, lookup, tflite
 from rich.console import Console
 
 from src import artifact_files
-from src.artifact_files import digits, names, shown
+from src.artifact_files import digits, names
 from src.audit import Audit, audit, gives_probabilities, is_sparse_encoded, layer_of
 from src.audit.__main__ import notes, run, show
 from src.benchmark.workload import workload
 from src.config import UserError
+from src.terminal import shown
 
 Write = Callable[..., Path]
 
@@ -333,6 +334,13 @@ def test_wrong_input_is_told_before_anything_is_read(write: Write, arguments: li
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_help_teaches_and_fits(place: Place) -> None:
+    done = place.run("--help", module="src.audit")
+    assert done.returncode == 0
+    assert "Examples" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
 def test_the_command_runs_and_ends_quietly_where_nobody_reads_on(write: Write) -> None:
     path = write(dense("x", "w", "y"))
     for arguments in (["--help"], [str(path)] * 300):
@@ -370,6 +378,18 @@ def test_three_digits_are_shown_of_any_size(number: float, text: str) -> None:
 def test_a_name_is_shown_without_what_a_terminal_would_obey() -> None:
     assert shown("é×[b]") == "é×[b]"
     assert shown("a\nb\x07") == "a\\nb\\x07"
+    assert shown("abcdef", most=4) == "abc…"
+
+
+def test_a_name_in_a_file_is_never_a_page(write: Write) -> None:
+    page = "two\nlines " + 5_000 * "x"
+    signatures = [(name, 0, {"x": 0}, {"y": 1}) for name in (page, "other")]
+    graph = G([T(page, [1], open=[-1]), T("out", [1])], [Op("ABS", [0], [1])], [0], [1])
+    for path in (write(tflite(graph, signatures=signatures)), write(tflite(graph), "n")):
+        with pytest.raises(UserError) as error:
+            workload(path)
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < len(str(path)) + 250
 
 
 def test_json_can_be_written_to_a_device_and_an_old_file_is_kept_until_then(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from src import artifact_files
 from src.artifact_files import add_row, say, table
 from src.audit import COMPRESSORS, Audit, Tensor, audit
 from src.config import UserError, plain
-from src.terminal import Terminal
+from src.terminal import Terminal, shown
 from src.tflite import Port, times
 
 USAGE = f"""\
@@ -36,11 +36,12 @@ What the columns say
   scales   one for the tensor, for each channel or for each block of values
 
 Settings
-  compressors=NAME,…  of {", ".join(COMPRESSORS)}: the whole file's size under each
+  compressors=NAME,…  the whole file under {", ".join(COMPRESSORS)}
   json=FILE           all that was found, per tensor, layer and operator
 
 Exit codes: 0 done, 2 a file or a setting can't be used.
 """
+LONGEST = 200  # of a layer's name; a broken file's may be a page
 WORDS = {
     "integer": "in integers",
     "hybrid": "in integers on activations that they quantize as they go",
@@ -96,7 +97,7 @@ def layers_table(found: Audit) -> Table:
         main = largest[layer.name]
         add_row(
             made,
-            layer.name,
+            shown(layer.name, LONGEST),
             main.dtype + " sparse" * main.sparse_encoded,
             "" if main.granularity == "none" else main.granularity.removeprefix("per-"),
             f"{layer.values:,}",
@@ -114,7 +115,7 @@ def layers_table(found: Audit) -> Table:
 def notes(found: Audit) -> Iterator[str]:
     yield f"Takes {_ports(found.inputs)}; gives {_ports(found.outputs)}."
     if len(found.signatures) > 1:
-        yield f"Signatures: {', '.join(found.signatures)}."
+        yield f"Signatures: {shown(', '.join(found.signatures), LONGEST)}."
     if not found.tensors:
         yield f"No weights to be seen; {found.tflite_bytes:,} bytes, {found.gzip_bytes:,} under gzip."
     if custom := [operator.name for operator in found.operators if operator.custom]:
@@ -134,7 +135,7 @@ def _ports(ports: Sequence[Port]) -> str:
 
 
 def _counted(names: Sequence[str]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in Counter(names).most_common())
+    return ", ".join(f"{count} {shown(name, LONGEST)}" for name, count in Counter(names).most_common())
 
 
 if __name__ == "__main__":

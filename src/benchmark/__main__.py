@@ -15,13 +15,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from src import artifact_files
-from src.artifact_files import add_row, digits, say, shown, table
+from src.artifact_files import add_row, digits, say, table
 from src.benchmark import CONTROL, LEAST_INSTANCES, LEAST_ROUNDS, Latency, Report, measure
 from src.benchmark import Progress as Tell
 from src.benchmark.workload import Workload, workload
 from src.config import Benchmark, UserError, check, plain
 from src.stats import Interval
-from src.terminal import Terminal
+from src.terminal import Terminal, shown
 
 USAGE = """\
 Usage: python -m src.benchmark MODEL.tflite [MODEL.tflite …] [KEY=VALUE …]
@@ -51,7 +51,7 @@ Settings
 SETTINGS = {
     "baseline": ("NAME", "compared with the others, without .tflite; first by default"),
     "signature": ("NAME", "what to run of a file that can be called in several ways"),
-    "shape": ("N,N,…", "of the input, where the file leaves it open; shape.INPUT= by name"),
+    "shape": ("N,N,…", "of the input, where it is open; shape.INPUT= by name"),
     "json": ("FILE", "all that was measured, time per operator included"),
 }
 

@@ -13,10 +13,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 from src import tflite
 from src.config import UserError
+from src.terminal import shown
 from src.tflite import Graph, Operation, Port, Signature, times
 
 INTEGERS = {"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"}
 ANY = (-128, 255)  # what integers of which nothing is known are drawn from, as far as their type goes
+LONGEST = 60  # of a name in a message; a broken file's may be a page
 # Through these an index reaches the table that it chooses from as it was given.
 PASSES_INDICES = {
     "BROADCAST_TO", "CAST", "CONCATENATION", "EXPAND_DIMS", "GATHER", "PACK", "RESHAPE", "REVERSE_V2", "SLICE", "SPLIT",
@@ -54,10 +56,10 @@ class Workload:
     unusual: bool
 
     def __str__(self) -> str:
-        parts = [f"signature {self.signature}"] if self.signature else []
+        parts = [f"signature {shown(self.signature, LONGEST)}"] if self.signature else []
         for each in self.inputs:
             values = "" if each.low is None else f" of {each.low} … {each.high}"
-            parts.append(f"{each.name} {each.dtype} {times(each.shape) or 'scalar'}{values}")
+            parts.append(f"{shown(each.name, LONGEST)} {each.dtype} {times(each.shape) or 'scalar'}{values}")
         return ", ".join(parts) or "no input"
 
     def attempts(self) -> Iterator["Workload"]:
@@ -85,10 +87,8 @@ def workload(path: Path, signature: str | None = None, shapes: Mapping[str, tupl
             names = f"the inputs {_listed(port.name for port in chosen.inputs)}" if chosen.inputs else "no input"
             raise UserError(f"{path}: has {names}, shape= is for a file with one; takes shape.NAME=…")
         ports = [replace(port, name=port.name or f"#{k}") for k, port in enumerate(chosen.inputs)]
-        key = "shape" if len(ports) == 1 else "shape.NAME"
         inputs = tuple(
-            _input(path, port, graph, shapes.get(port.name, shapes.get("")), key.replace("NAME", port.name))
-            for port in ports
+            _input(path, port, graph, shapes.get(port.name, shapes.get("")), only=len(ports) == 1) for port in ports
         )
         named = len(model.signatures) > 1
         return Workload(
@@ -112,7 +112,9 @@ def _signature(path: Path, signatures: tuple[Signature, ...], name: str | None) 
     return signatures[0]
 
 
-def _input(path: Path, port: Port, graph: Graph, shape: tuple[int, ...] | None, key: str) -> Input:
+def _input(path: Path, port: Port, graph: Graph, shape: tuple[int, ...] | None, only: bool) -> Input:
+    name = shown(port.name, LONGEST)
+    key = "shape" if only else f"shape.{name}"
     by_itself = tflite.shape(graph.tensor(port.tensor))
     if shape is None:
         # Of a vector, one dimension may as well be what it is a batch of.
@@ -120,13 +122,11 @@ def _input(path: Path, port: Port, graph: Graph, shape: tuple[int, ...] | None, 
         shape = (1, *port.shape[1:]) if batch else port.shape
         if any(n <= 0 for n in shape):
             example = ",".join(str(n) if n > 0 else "224" if len(shape) == 4 else "128" for n in shape)
-            raise UserError(
-                f"{path}: input {port.name} is {times(port.shape)}; takes its size, such as {key}={example}"
-            )
+            raise UserError(f"{path}: input {name} is {times(port.shape)}; takes its size, such as {key}={example}")
     elif len(shape) != len(port.shape):
         raise UserError(
-            f"{path}: {key}={','.join(map(str, shape))} has {len(shape)} dimensions; input {port.name} takes "
-            f"{times(port.shape)}"
+            f"{path}: {key}={','.join(map(str, shape))} has {len(shape)} dimensions; input "
+            f"{name} takes {times(port.shape)}"
         )
     low = high = None
     guessed = False
@@ -196,4 +196,4 @@ def _options(operation: Operation, kind: Any) -> Any:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
+    return shown(", ".join(names), 2 * LONGEST)
