@@ -16,7 +16,7 @@ from src.train import Task, restore
 @dataclass(frozen=True)
 class Artifact:
     """The bytes of a `.tflite` file, the types that its scheme asked for, and the weights of its parent that hold NaN
-    or infinity. Of integers these make numbers that mean nothing, so that the file itself doesn't show it."""
+    or infinity. Converted to integers such weights become numbers without meaning, so the file doesn't show them."""
 
     content: bytes
     weights: str
@@ -30,7 +30,7 @@ def float32(config: Quantization, parent: Path, task: Task) -> Artifact:
 
 
 def dynamic_range(config: Quantization, parent: Path, task: Task) -> Artifact:
-    """int8 weights; activations are quantized as they come, from the range of each inference."""
+    """int8 weights; each inference quantizes its activations by their own range."""
     return _convert(parent, "int8", "float32", optimizations=["DEFAULT"])
 
 

@@ -1,6 +1,7 @@
 """From a `.tflite` file to its prediction for every image of a split, in batches on all cores.
 
-The predictions are those of the shipped file image by image with one thread; how they are come by is only faster.
+The predictions are those that the shipped file gives image by image on one thread. Batches and threads only make it
+faster.
 """
 
 import threading
@@ -22,14 +23,14 @@ from src.config import Preprocess, UserError
 from src.data import Split
 from src.data import preprocess as to_float
 
-# Pixels read ahead at a time: enough that Python's part per chunk is nothing, little enough to lie in a cache.
+# Bytes of pixels that are read ahead at a time. Python's time per chunk is then nothing, and a chunk fits into a cache.
 CHUNK_BYTES = 4 << 20
-# Interpreters side by side do not wait for one another after every operator, as the threads of one do; but each has
-# weights and activations of its own: worth it while all the weights lie in a cache and the rest is little.
+# Several interpreters do not wait for one another after every operator, as the threads of one interpreter do. But each
+# has weights and activations of its own. That is worth it while all the weights fit into a cache and the rest is small.
 WEIGHTS_BYTES, ACTIVATIONS_BYTES = 8 << 20, 256 << 20
-CHUNKS_PER_WORKER = 32  # at least, so that all are done at about the same time
+CHUNKS_PER_WORKER = 32  # at least, so that all workers end at about the same time
 PROGRESS_SECONDS = 0.1
-NO_CLASS = -1  # in `Predictions.predicted`; no label is that
+NO_CLASS = -1  # in `Predictions.predicted`; no label has this value
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Predictions:
 
     @property
     def answers(self) -> np.ndarray:
-        """float64 `[n]`: `predicted`, NaN where there is no class, which equals no other answer."""
+        """float64 `[n]`: `predicted`, and NaN where there is no class. NaN equals no other answer."""
         return np.where(self.predicted == NO_CLASS, np.nan, self.predicted)
 
     @property
@@ -69,7 +70,7 @@ class Predictions:
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean over the classes that have images of the share of each that is classified rightly."""
+        """The share of each class's images that is classified rightly, averaged over the classes that have images."""
         images = np.bincount(self.labels)
         right = np.bincount(self.labels, self.correct)
         return float((right[images > 0] / images[images > 0]).mean())
@@ -109,7 +110,7 @@ def class_name(predicted: int, classes: Sequence[str]) -> str:
 
 
 def without_number(found: Mapping[str, Predictions]) -> str:
-    """For how many images of which splits an artifact gave no number, as a phrase; empty where it always gave one."""
+    """Says for how many images of each split an artifact gave no number; empty where it always gave one."""
     counts = [
         f"{predictions.no_number:,} of {len(predictions.labels):,} {split} images"
         for split, predictions in found.items()
@@ -129,16 +130,17 @@ def predict(
 ) -> Predictions:
     """Runs `artifact` on every image of `split`.
 
-    Images are read and brought to the input's dtype in a thread while earlier ones are inferred: by one interpreter on
-    all `threads`, or, of a small artifact, by one on each. Memory holds a few megabytes of images per interpreter and
-    the result, whatever the size of the split. `progress` is told how many images were done since it was last called.
+    One thread reads images and brings them to the input's dtype while earlier ones are inferred. One interpreter uses
+    all `threads`; a small artifact gets one interpreter per thread. Memory holds a few megabytes of images per
+    interpreter and the result, whatever the size of the split. `progress` gets the number of images done since its last
+    call.
 
-    `logits` says whether the artifact gives logits, to which a softmax is applied, or probabilities; None takes what
-    its last operator makes for probabilities where that is a softmax. A quantized softmax gives steps of 1/256.
+    `logits` says whether the artifact gives logits, to which a softmax is applied, or probabilities. None means that it
+    gives probabilities if its last operator is a softmax. A quantized softmax gives steps of 1/256.
 
-    `batch_size` None chooses by the size of the activations. Operators that quantize their input as they go could
-    choose one scale for a whole batch, and a fixed shape inside the graph may refuse any other batch: the first images
-    are therefore run one by one as well, and if they differ in one bit (or can't be batched) all are run one by one.
+    `batch_size` None chooses by the size of the activations. A batch may change the answers: an operator that quantizes
+    its input could choose one scale for the whole batch, and a graph may hold a fixed shape. The first images are
+    therefore also run one by one. If one bit differs, or if they can't be batched, all images are run one by one.
 
     Raises `UserError` if the artifact can't be loaded, or takes or gives something else than images and classes.
     """
@@ -197,7 +199,7 @@ def predict(
 
 
 class _Counter:
-    """Passes numbers of images on to `progress`, not more often than a person can see."""
+    """Passes the number of images done on to `progress`, not more often than a person can see."""
 
     def __init__(self, progress: Callable[[int], None] | None) -> None:
         self.progress, self.waiting, self.told = progress, 0, time.monotonic()
@@ -214,9 +216,9 @@ class _Counter:
 def _chunks(
     split: Split, encode: Callable[[np.ndarray], np.ndarray], batch_size: int, most: int
 ) -> Generator[tuple[int, np.ndarray]]:
-    """Encoded images and where they start, read one chunk ahead. Chunks are whole batches, except for the last, and
-    double from one batch to `CHUNK_BYTES` or `most` images, so that neither a slow first read nor many small ones keep
-    a core waiting.
+    """Encoded images and the row of the first of them, read one chunk ahead. Chunks are whole batches, except for the
+    last. They grow from one batch to `CHUNK_BYTES` or `most` images, so that no core waits for a slow first read or for
+    many small ones.
     """
     with ThreadPoolExecutor(1) as reader:
 
@@ -291,8 +293,8 @@ class _Model:
         return _table_encoder(table)
 
     def batch_size(self) -> int:
-        """Between 32 and 256 images, such that the largest activation is about two megabytes: more than that leaves
-        the caches, and below, what Python does per batch is a tenth of the time. Few images if theirs are very large.
+        """Between 32 and 256 images, so that the largest activation takes about two megabytes. A larger one does not
+        fit into the caches; with a smaller one, Python takes a tenth of the time. Fewer images if activations are huge.
         """
         each = self.activation_bytes()
         return min(max(32, min(256, (2 << 20) // each)), max(1, (128 << 20) // each))
@@ -305,8 +307,8 @@ class _Model:
         return max((int(np.prod(t["shape"])) * np.dtype(t["dtype"]).itemsize for t in activations), default=1 << 16)
 
     def first(self, images: np.ndarray) -> tuple[np.ndarray, int]:
-        """Outputs of the first batch, and the batch size to go on with: theirs, or 1 if rows of a batch are not what
-        images alone give."""
+        """Outputs of the first batch, and the batch size to go on with: that of `images`, or 1 if a batch gives other
+        outputs than its images alone."""
         alone = np.concatenate([self.run(image[None]) for image in images[:2]])
         try:
             together = self.run(images)
@@ -349,8 +351,8 @@ class _Model:
 
 
 def _float_encoder(how: Preprocess, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
-    """The arithmetic of `src.data.preprocess`, in place; mean and std laid out over an image, which numpy takes four
-    times as fast as three channels at a time."""
+    """The arithmetic of `src.data.preprocess`, in place. Mean and std are laid out over a whole image: numpy takes that
+    four times as fast as three channels at a time."""
     mean, std = (
         np.broadcast_to(np.asarray(per_channel, np.float32), shape).reshape(-1) for per_channel in (how.mean, how.std)
     )

@@ -1,7 +1,7 @@
 """How a convolution's filters are trained without a kernel that crashes. Knows no layer and no model.
 
 oneDNN's kernel for the filters of a 1 x 1 convolution with strides writes past its workspace where the images have
-fewer channels than it takes at a time, 16 on AVX-512 and 8 on AVX2 (TensorFlow 2.21; its cause is told at
+fewer channels than it takes at a time, 16 on AVX-512 and 8 on AVX2 (TensorFlow 2.21; the cause is described at
 github.com/uxlfoundation/oneDNN/issues/6035). How far depends on the size of the images, the caches and the threads:
 mostly the process dies of SIGSEGV, `munmap_chunk` or `double free`, but one thread may as well overwrite what another
 has to sum.

@@ -31,7 +31,7 @@ class Progress:
         self.pace_from = (0.0, self.started)
 
     def warmed_up(self, share: float) -> None:
-        """What took until here, such as compiling, does not come again: the time left is told from here on."""
+        """What took time until now, such as compiling, does not come again: the time left is estimated from now on."""
         self.pace_from = (share, time.monotonic())
 
     def __call__(self, share: float, what: str, last: bool = False) -> None:

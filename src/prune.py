@@ -103,9 +103,9 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The paths of the layers that a policy takes, and the share of the model's parameters that it can zero; `frozen`
-    are those of them whose weights don't train, `unable` those that it would take as well, had TFMOT a weight to prune
-    in them."""
+    """The paths of the layers that a policy takes, and the share of the model's parameters that it can zero. `frozen`
+    are those of them whose weights don't train. `unable` are layers that the policy names and in which TFMOT prunes no
+    weight."""
 
     layers: tuple[str, ...]
     share: float
@@ -144,7 +144,7 @@ def choose(model: "tf_keras.Model", policy: Layers) -> Chosen:
 
 
 def _leaves(model: "tf_keras.Model", above: str = "") -> dict[str, Any]:
-    """The layers that are no models, by path: their name after those of the models that they are nested in."""
+    """The layers that are no models, by path: the names of the models around a layer, then its own."""
     import tf_keras
 
     found: dict[str, Any] = {}
@@ -233,7 +233,7 @@ def _schedule(config: MagnitudePruning, steps: int) -> Any:
 
 
 def _never(schedule: Any) -> Any:
-    """The schedule as TFMOT's wrapper is to see it: it updates no mask inside the graph.
+    """The schedule that TFMOT's wrapper gets: it updates no mask inside the graph.
 
     There TFMOT 0.8 sorts every weight with `top_k`: 4 s an update at 26 M weights, against 0.2 s for `mask`.
     """
@@ -272,7 +272,8 @@ class _Masks:
     def _update(self, batch: int, logs: Any) -> None:
         started = time.perf_counter()
         due, sparsity = self.schedule(self.step)
-        # TFMOT skips the end of a schedule that is no whole number of frequencies long, and with it its final sparsity.
+        # TFMOT updates at multiples of the frequency. Where the schedule ends between two of them it would never reach
+        # its final sparsity.
         last = self.step == self.last_update
         if bool(due) or last:
             for layer, zeros in zip(self.layers, self.zeros, strict=True):
@@ -292,7 +293,7 @@ def _confirm(model: "tf_keras.Model", layers: tuple[str, ...], asked: float) -> 
     """The layers with more zeros than asked for, with their share of zeros. Raises `ValueError` for one with fewer."""
     leaves, sparser = _leaves(model), {}
     for path, share in sparsity(model, layers).items():
-        # Each weight has a mask of its own, which is off by half a value where the share is no whole number of them.
+        # Each weight has a mask of its own. Its share of zeros is rounded to a whole number of values.
         smallest = min(int(np.prod(w.shape)) for w in _prunable(leaves[path]))
         tolerance = 1 / smallest + 1e-3
         if share < asked - tolerance:

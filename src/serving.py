@@ -29,7 +29,7 @@ class Classifier:
     """From images to labels with scores.
 
     An image is a uint8 array `[height, width, channels]` (or `[height, width]` of gray values) of any size, the bytes
-    of an image file, or those as base64 text. Each is brought to the size that the model takes as the sweep did it.
+    of an image file, or those as base64 text. Each is resized to the size that the model takes, as in the sweep.
 
     Example:
         classifier = mlflow.pyfunc.load_model("models:/compression@champion")
@@ -55,7 +55,7 @@ class Classifier:
         """
         pixels = [self.pixels(image, index) for index, image in enumerate(_each(images))]
         with self.one_at_a_time:
-            # One by one: an operator that quantizes its input could choose one scale for a whole batch.
+            # One by one, since an operator that quantizes its input could choose one scale for a whole batch.
             scores = [self.model.probabilities(self.model.run(self.encode(image[None])))[0] for image in pixels]
         return [self._named(each) for each in scores]
 

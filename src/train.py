@@ -67,7 +67,7 @@ def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkp
 
 
 def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
-    """Takes the model with the weights that it comes with as the dense baseline."""
+    """Takes the model as it is, with its own weights, for the dense baseline."""
     import tensorflow as tf
     import tf_keras
 
@@ -106,9 +106,9 @@ def optimise(
 ) -> tuple[dict[str, float], ...]:
     """Adam with a cosine decay to 0; leaves `model` with the weights of its best epoch by validation accuracy.
 
-    Only epochs from `keep_best_from` (0-based) on count as best: a pruning schedule has to have ended. Returns the
-    metrics of each epoch. Batches are all of one size, since XLA compiles anew for another: a random remainder of
-    each epoch, less than a batch, sits that epoch out.
+    Only epochs from `keep_best_from` (0-based) on count as best: a pruning schedule has to end before. Returns the
+    metrics of each epoch. All batches have one size, since XLA compiles anew for another. The images that are left over
+    in an epoch, fewer than a batch, are drawn at random and left out of that epoch.
 
     With XLA or without, one seed gives the same bytes on one machine. `enable_op_determinism` is neither needed nor
     possible with XLA: TensorFlow 2.21 then refuses the gradient of max pooling.
@@ -130,8 +130,8 @@ def optimise(
     )
     shape = task.dataset.shape
     options = tf.data.Options()
-    # There is nothing to tune, and the thread that would do it may sleep for up to a minute before it lets go of a
-    # training that is over (TensorFlow 2.21).
+    # There is nothing to tune, and the tuning thread may sleep for up to a minute before it lets a finished training
+    # end (TensorFlow 2.21).
     options.autotune.enabled = False
     batches = (
         tf.data.Dataset.from_generator(
@@ -145,7 +145,7 @@ def optimise(
         .with_options(options)
     )
     validation = _Validation(model, task, batch_size, steps, epochs, jit_compile, keep_best_from)
-    # Validation first among the callbacks that see an epoch's end would measure weights that a mask has yet to zero.
+    # Validation comes last: before the other callbacks it would measure weights that a mask has yet to zero.
     try:
         model.fit(
             batches,
@@ -167,9 +167,9 @@ def optimise(
 
 
 def accuracy(predict: Callable[[np.ndarray], Any], split: Split, how: Preprocess, batch_size: int) -> float:
-    """Share of the images of `split` of whose scores (a tensor `[batch_size, classes]`) the right one is highest.
+    """Share of the images of `split` that are classified rightly; `predict` gives scores `[batch_size, classes]`.
 
-    Scores that are no numbers are wrong: `argmax` takes the first NaN for the highest.
+    An image whose scores hold NaN counts as wrong: `argmax` takes the first NaN for the highest.
     """
     correct = 0
     for images, labels in split.batches(batch_size):
@@ -197,7 +197,7 @@ def save(model: "tf_keras.Model", checkpoint: Path) -> None:
 
 
 def restore(checkpoint: Path) -> "tf_keras.Model":
-    """A model of its own from a checkpoint, uncompiled: nothing that is done to it reaches any other."""
+    """A new, uncompiled model from a checkpoint. Changes to it reach no other model."""
     import h5py
     import tf_keras
 

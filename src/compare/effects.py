@@ -15,8 +15,8 @@ SHOWN = 12  # damaged images
 
 
 def effects(correct: Mapping[tuple[str, str], np.ndarray], confidence: float) -> tuple[Effect, ...]:
-    """Of every pruning policy under every quantization scheme that there is. `correct`: by (pruning, quantization),
-    bool `[n]`, was image i classified rightly."""
+    """What each pruning policy costs under each quantization scheme. `correct`: by (pruning, quantization), bool `[n]`,
+    was image i classified rightly."""
     dense = [name for name, _ in correct if set(name.split("-")) == {"none"}]
     found = []
     for (pruning, quantization), pruned in correct.items():
@@ -38,9 +38,9 @@ def interaction(
     """How much more pruning costs once quantized: (quantized - both) - (dense - pruned), each bool `[n]` of the same
     images.
 
-    The interval is the normal one of the mean over images, after one image each of +1 and -1 is added, as Agresti and
-    Min (2005, Statistics in Medicine 24:729-740) do for paired proportions: without, it would be of width 0 where no
-    image tells the two apart.
+    The interval is the normal one of the mean over images, after one image of +1 and one of -1 are added, as Agresti
+    and Min (2005, Statistics in Medicine 24:729-740) do for paired proportions. Without them its width would be 0 where
+    no image tells the two apart.
     """
     each = np.subtract(quantized, both, dtype=float) - np.subtract(dense, pruned, dtype=float)
     added = np.concatenate([each, [1.0, -1.0]])
@@ -49,8 +49,8 @@ def interaction(
 
 
 def damaged(baseline: str, test: Mapping[str, Predictions], data: Dataset) -> tuple[Damaged, ...]:
-    """The test images that the baseline has right and most variants have wrong; of equally many, those that lost the
-    most probability."""
+    """The test images that the baseline classifies rightly and most variants don't, the most damaged first. Among
+    images that as many variants have wrong, those come first that lost the most probability."""
     dense = test[baseline]
     others = {name: found for name, found in test.items() if name != baseline}
     if not others:

@@ -79,7 +79,7 @@ def shown(name: str) -> str:
 
 
 def dataset(config: Config) -> Dataset:
-    """The images of a config; loaded once per process however often they are asked for."""
+    """The images of a config. A process loads them once."""
     return load_data(config.data, config.seed)
 
 
@@ -169,7 +169,7 @@ def stratified(
                 f"{len(names)} of each class, one for each of {', '.join(n for n in SPLITS if n in names)}"
             )
         counts = [max(1, round(share * len(of_class))) for share in shares.values()]
-        while sum(counts) >= len(of_class):  # rounding up in a tiny class must leave train an image
+        while sum(counts) >= len(of_class):  # counts are rounded up in a tiny class; train needs an image too
             counts[counts.index(max(counts))] -= 1
         for part, indices in zip(
             parts.values(), np.split(generator.permutation(of_class), np.cumsum(counts)), strict=True
@@ -200,8 +200,8 @@ def fingerprint(
 
 
 def oddities(splits: Mapping[str, Split], digests: Mapping[str, np.ndarray], classes: Sequence[str]) -> list[str]:
-    """Notes on what makes accuracies mean less than they seem: the same image (by `digests`, uint8 `[n, width]`)
-    in several splits or classes, and classes with few images."""
+    """Notes on what makes accuracies less reliable: the same image (by `digests`, uint8 `[n, width]`) in several splits
+    or classes, and classes with few images."""
     notes = []
     labels = np.concatenate([splits[name].labels for name in SPLITS])
     origin = np.repeat(np.arange(len(SPLITS)), [len(splits[name]) for name in SPLITS])

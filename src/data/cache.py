@@ -1,5 +1,5 @@
-"""The pixels of many image files: what each file holds, found out once, and its pixels from memory, from a file that
-is kept between runs, or decoded anew. Knows nothing of classes and splits.
+"""The pixels of many image files. Each file is examined once; its pixels then come from memory or from a file that is
+kept between runs, or are decoded anew. Knows nothing of classes and splits.
 
 In the cache folder, `<key>.npz` is a manifest (for each path its size and times, digests, format, reason if unreadable)
 and `<content>.u8` the decoded rows one after another. Every row is compared with its digest when a process first reads
@@ -31,10 +31,10 @@ from src.data.decode import MAX_BYTES, UnreadableError
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5
-# A file that was written this shortly before it was looked at may be written again within one tick of its clock.
+# A file that was written so shortly before the scan may be written again without a change of its time stamp.
 SETTLED_NS = 2_000_000_000
 ABANDONED_SECONDS = 24 * 3600
-# Of a file that can't be read for another reason, such as a failing disk, nobody knows whether it is an image.
+# Errors that stay. Where a file can't be read for another reason, such as a failing disk, it may still be an image.
 LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 
 Reader = Callable[[np.ndarray], np.ndarray]
@@ -111,7 +111,7 @@ def read_files(
 
 @dataclass(frozen=True)
 class _Known:
-    """A manifest that was read. `rows`: for each file of now its row in it, or -1 for one that is new or may have
+    """A manifest that was read. `rows`: for each file of this run its row there, or -1 for one that is new or may have
     changed, int64 `[n]`; `all`: whether every file is what it was and none has gone."""
 
     contents: Contents

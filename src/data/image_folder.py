@@ -89,7 +89,8 @@ def _scan(config: ImageFolder, key: str) -> tuple[list[str], dict[str, str], Fil
     """Classes, sections (the folder of each split, or the one of all under the name ""), files, and the label and
     section of each; notes.
 
-    Only lists folders, and opens one image of every class. Raises `UserError` for what that shows to be useless.
+    Only lists folders, and opens one image of every class. Raises `UserError` where that shows that nothing can be
+    learnt from them.
     """
     root = os.path.expanduser(config.path)
     scanned_ns = time.time_ns()

@@ -16,7 +16,7 @@ from src.data.decode import opens
 from src.data.split_names import split_of
 
 TAKES = "takes a folder with one folder per class, or with train/ and test/ of such folders"
-# Words that tell no data set from another: `train_images/` and `test/` are splits of one, `train/` and `masks_test/`
+# Words that don't name a data set: `train_images/` and `test/` are splits of the same one, `train/` and `masks_test/`
 # are not.
 CONTENT = {"set", "sets", "data", "dataset", "images", "image", "img", "imgs", "split", "folder"}
 # What systems, archivers and file servers put beside people's files and hide from them, in lower case.
@@ -33,8 +33,8 @@ CLUTTER_ENDINGS = (":zone.identifier", "@synoeastream", "@synoresource")  # what
 def find_sections(root: str, classes: Sequence[str] | None, key: str) -> tuple[dict[str, str], list[str]]:
     """For each split the folder, relative to `root`, of its class folders, or that of all, under the name ""; notes.
 
-    A split is told by its name, and a training split by the class folders in it as well: without any, folders that
-    happen to be called train and test are classes among others. `classes`, if they are such folders, says so too.
+    The name of a folder says which split it is. A training split also has to hold class folders: without any, folders
+    that happen to be called train and test are classes like others. Folders that `classes` names are classes.
     """
     base = _unwrapped(root, "", key)
     notes = [f"read from {shown(base)}/, which is all that the folder holds"] if base else []
@@ -178,8 +178,8 @@ def _splits(named: Sequence[str], full: set[str], key: str) -> dict[str, str]:
 
 
 def _unwrapped(root: str, folder: str, key: str) -> str:
-    """`folder`; or where all that it holds is one folder, as archives leave it (`data/data/cat`), the first further in
-    that has several."""
+    """`folder`. Where it holds nothing but one folder, as archives leave it (`data/data/cat`): the first folder further
+    in that holds several."""
     inner, seen = folder, set()
     while (path := os.path.realpath(os.path.join(root, inner))) not in seen:
         seen.add(path)

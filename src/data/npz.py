@@ -45,7 +45,7 @@ def load(config: Npz, seed: int) -> Dataset:
 
 
 def _arrays(path: str, key: str) -> tuple[dict[str, dict[str, np.ndarray]], list[str]]:
-    """The images, under `x`, and labels, under `y`, of each split that there is; notes. All that is one is `train`."""
+    """The images, under `x`, and labels, under `y`, of each split; and notes. Arrays without splits are `train`."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             if not isinstance(stored, np.lib.npyio.NpzFile):

@@ -72,7 +72,7 @@ def export(wanted: Settings) -> None:
 
 
 def conditions(sweep: recorded.Sweep, record: Record) -> tuple[str, ...]:
-    """Under which the numbers of the card were measured, a sentence each."""
+    """The conditions under which the numbers of the card were measured, a sentence each."""
     params, confidence = record.params, sweep.conditions["compare"]["confidence"]
     commit = sweep.conditions.get("facts", {}).get("commit")
     found = [

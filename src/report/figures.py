@@ -48,7 +48,7 @@ MARKERS = {"baseline": "D", "better": "^", "equal": "o", "worse": "v", "undecide
 MOST_NAMES = 25  # in a figure: more find no room, and the table has them all
 SMALLEST_PICTURE = 96  # pixels
 MANY_COMPARISONS = 8  # take longer to draw than more processes to start
-WIDE, NARROW = 9.3, 3.75  # inches of 96 CSS pixels: what there is at 1280 and at 400 pixels
+WIDE, NARROW = 9.3, 3.75  # inches of 96 CSS pixels: the room on a page of 1280 and of 400 pixels
 
 
 @dataclass(frozen=True)
@@ -333,7 +333,7 @@ def _round_size(count: float) -> str:
 
 
 def _short(name: str, most: int) -> str:
-    """What tells variants apart is at either end: `magnitude-fiq …sparsity=0.45`."""
+    """A name without its middle, since variants differ at the ends: `magnitude-fiq …sparsity=0.45`."""
     return name if len(name) <= most else f"{name[: most // 2]}…{name[most // 2 - most + 1 :]}"
 
 

@@ -37,8 +37,8 @@ def page(sweep: Sweep, drawn: Sequence[Drawn]) -> str:
 
 
 def sentence(comparison: Comparison, judged: Compare) -> str:
-    """The question answered: what the smallest variant costs that is within the margin on the validation split with
-    the upper end of its interval; reported on the test split."""
+    """The answer in a sentence: what the smallest variant costs among those whose drop is sure to be within the margin.
+    The validation split chooses it, the test split says what it costs."""
     margin = judged.margin
     if comparison.baseline and comparison.baseline.no_number:
         return f"The dense baseline {comparison.baseline.no_number}: what is compared with it says nothing"
