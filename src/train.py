@@ -38,8 +38,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a stage leaves beside its checkpoint: final metrics, one dict of metrics per epoch, tags, and notes, which
-    are sentences that everyone should read who sees a variant made of it."""
+    """What a stage leaves beside its checkpoint: final metrics, one dict of metrics per epoch, tags, and notes. Notes
+    are sentences for everyone who sees a variant that is made from this checkpoint."""
 
     metrics: dict[str, float]
     history: tuple[dict[str, float], ...] = ()
@@ -71,7 +71,7 @@ def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, 
     import tensorflow as tf
     import tf_keras
 
-    log.info("  as it is; from pixels of 0 to 255, model.preprocess makes its input: %s", task.preprocess)
+    log.info("  taken as it is; model.preprocess turns pixels of 0 to 255 into its input: %s", task.preprocess)
     tf_keras.utils.set_random_seed(task.seed)
     model = build()
     check_classes(model, len(task.dataset.classes))
@@ -82,7 +82,7 @@ def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, 
     if "validation" in task.dataset.drawn:
         log.warning(
             "the validation images are drawn from the training images: if the model was trained on those, variants are "
-            "chosen by images that it knows; a validation split of its own takes that away"
+            "chosen on images that it knows; takes a validation split that it has not seen"
         )
     if found < 1.2 / len(task.dataset.classes):
         log.warning(

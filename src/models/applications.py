@@ -25,7 +25,7 @@ def with_new_top(
     """The body of `network` from its layer `first` on, its features averaged over the image, dropout, and a softmax
     over `classes`.
 
-    Raises `UserError` where ImageNet's weights don't fit the images or can't be had.
+    Raises `UserError` where ImageNet's weights don't fit the images or can't be loaded.
     """
     import tf_keras
 
@@ -41,8 +41,8 @@ def with_new_top(
         if config.weights is None:
             raise
         raise UserError(
-            f"model.weights={config.weights}: can't be had ({' '.join(str(error).split())[:200]}); takes a connection, "
-            "the file in ~/.keras/models, or model.weights=null"
+            f"model.weights={config.weights}: can't be loaded ({' '.join(str(error).split())[:200]}); takes a "
+            "connection, the file in ~/.keras/models, or model.weights=null"
         ) from None
     for layer in body.layers:
         if isinstance(layer, layers.BatchNormalization):

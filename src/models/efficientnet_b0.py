@@ -17,7 +17,7 @@ def build(config: Application, shape: tuple[int, int, int], classes: int) -> "tf
     Keras's network starts with layers that bring pixels to ImageNet's mean and deviation. Here `model.preprocess` does
     that, as with every other model.
 
-    Raises `UserError` where ImageNet's weights don't fit the images or can't be had.
+    Raises `UserError` where ImageNet's weights don't fit the images or can't be loaded.
     """
     import tf_keras
 

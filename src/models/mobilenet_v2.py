@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def build(config: MobileNetV2, shape: tuple[int, int, int], classes: int) -> "tf_keras.Model":
     """Images `[n, *shape]` to class probabilities `[n, classes]`; 2,270,794 parameters at `alpha` 1 and 10 classes.
 
-    Raises `UserError` where ImageNet's weights don't fit the images or can't be had.
+    Raises `UserError` where ImageNet's weights don't fit the images or can't be loaded.
     """
     import tf_keras
 

@@ -225,7 +225,8 @@ def test_imagenet_weights_that_cannot_be_had_are_one_line(
 
     monkeypatch.setattr(data_utils, "get_file", unreachable)
     config = (MobileNetV2 if build is mobilenet_v2.build else Application)(weights="imagenet")
-    with pytest.raises(UserError, match=r"^model.weights=imagenet: can't be had \(URL fetch failure: Name") as caught:
+    start = r"^model.weights=imagenet: can't be loaded \(URL fetch failure: Name"
+    with pytest.raises(UserError, match=start) as caught:
         build(config, (32, 32, 3), 10)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="takes images of 3 channels, the data has 1"):
