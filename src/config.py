@@ -408,6 +408,11 @@ class Step:
         return Path(path).name if path else self.name
 
     @property
+    def module(self) -> str:
+        """Where its function is."""
+        return self.target.rpartition(".")[0]
+
+    @property
     def function(self) -> Callable[..., Any]:
         return _function(self.target)
 

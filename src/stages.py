@@ -10,8 +10,10 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 from src import locks, work, worker
 from src.config import Config, Step, UserError, canonical, plain
 from src.data import Dataset, dataset
+from src.models import checked
 from src.tracking import CHECKPOINT, Store
 
 log = logging.getLogger(__name__)
@@ -64,9 +67,9 @@ def chain(config: Config, data: Dataset) -> tuple[Stage, ...]:
 
 
 def _key(config: Config, data: Dataset, step: Step, parent: Stage | None, model: Step | None = None) -> str:
-    modules = [step.target.rpartition(".")[0], "src.data"]
+    modules = [step.module, "src.data"]
     if model:
-        modules.append(model.target.rpartition(".")[0])
+        modules.append(model.module)
     if step.group == "quant":
         modules += MEASURING
     return hashlib.sha256(
@@ -164,20 +167,44 @@ def perform(request: Request, store: Store) -> str:
         return run_id
 
 
-def check(config: Config) -> None:
-    """Raises `UserError` where the model can't take the images or tell their classes apart.
+def check(configs: Sequence[Config]) -> tuple[str, ...]:
+    """What is worth knowing before variants of one model and data are made, a line each: of the model, and of it under
+    each of their transforms. Raises `UserError` where the model can't take the images or tell their classes apart.
 
-    A model that comes from elsewhere is built for that; of one that this project builds the settings are enough.
+    A model that comes from elsewhere is built for that, unless one of the same content was before; of one that this
+    project builds the settings are enough. No store is looked at.
     """
-    step, channels = config.model, dataset(config).shape[2]
+    config = configs[0]
+    model, data = config.model, dataset(config)
     for name in ("mean", "std"):
-        values = getattr(step.settings.preprocess, name)
-        if len(values) not in (1, channels):
+        values = getattr(model.settings.preprocess, name)
+        if len(values) not in (1, data.shape[2]):
             raise UserError(
-                f"model.preprocess.{name}={list(values)}: takes one number or {channels}, one for each channel"
+                f"model.preprocess.{name}={list(values)}: takes one number or {data.shape[2]}, one for each channel"
             )
-    if getattr(step.settings, "external", False):
-        worker.call(work.check, config)
+    if not getattr(model.settings, "external", False):
+        return ()
+    if look := getattr(importlib.import_module(model.module), "look", None):
+        look(model.settings)
+    transforms = tuple(dict.fromkeys(step for each in configs for step in each.transforms if step.name != "none"))
+    asked = {
+        "model": [model.describe(), model.title, plain(model.settings)],
+        "transforms": [[step.name, step.describe()] for step in transforms],
+        "images": [data.shape, len(data.classes)],
+        "versions": _versions(),
+        "code": code_version("src.work", model.module, *(step.module for step in transforms)),
+    }
+    return checked.remembered(
+        _cache(config.data),
+        hashlib.sha256(canonical(asked).encode()).hexdigest(),
+        functools.partial(worker.call, work.check, model, transforms, data.shape, len(data.classes)),
+    )
+
+
+def _cache(data: Step) -> Path | None:
+    """The folder in which the data keeps decoded images between runs, or would."""
+    folder = getattr(data.settings, "cache", "mlruns/cache")
+    return Path(os.path.expanduser(folder)) if folder else None
 
 
 def _title(request: Request) -> str:

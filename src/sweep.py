@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from src import compare, interrupt, plan, stages, worker
+from src.config import Config
 from src.plan import Job, Plan, Variant
 from src.progress import Progress
 from src.stages import Request
@@ -65,9 +66,8 @@ def run(
         for record in there.kill_abandoned():
             log.info("%s (run %s) was left by a process that is no more; closed as KILLED", record.name, record.run_id)
     planned = plan.make(variants, there, config.reuse)
-    for job in planned.jobs:
-        if job.stage.parent is None:
-            stages.check(job.variant.config)
+    for note in _checked(planned):
+        log.warning("%s", note)
     if config.plan:
         plan.show(planned, parallel, Terminal(soft_wrap=True))
         return None
@@ -111,6 +111,15 @@ def run(
         failed = [f"failed: {label}: {why}" for label, why in closed.failed.items()]
         raise Failed("\n".join([*failed, "what is done is kept, and the same command tries the rest again"]))
     return parent
+
+
+def _checked(planned: Plan) -> list[str]:
+    """What there is to say of each training's model before any stage is done. Raises `UserError` where it does not fit
+    its data."""
+    configs: dict[str, list[Config]] = {}
+    for job in planned.jobs:
+        configs.setdefault(job.variant.chain[0].key, []).append(job.variant.config)
+    return list(dict.fromkeys(note for each in configs.values() for note in stages.check(each)))
 
 
 def new_name() -> str:

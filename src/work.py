@@ -3,6 +3,7 @@
 It may crash in native code, and is called in a worker process.
 """
 
+import importlib
 import json
 import logging
 from collections import Counter
@@ -67,12 +68,19 @@ def do(work: Work) -> Trained:
         return _measured_artifact(work) if work.group == "quant" else _checkpoint(work)
 
 
-def check(config: Config) -> None:
-    """Raises `UserError` where the model, which comes from elsewhere, can't take the images or tell their classes
-    apart."""
-    step, data = config.model, dataset(config)
-    with backend.custom_objects(_custom_objects(step)):
-        step.function(step.settings, data.shape, len(data.classes))
+def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int], classes: int) -> tuple[str, ...]:
+    """Builds `model`, which comes from elsewhere, and gives what it and each transform have to say of it, a line each.
+
+    Raises `UserError` where it can't take images of `shape` or tell `classes` apart, or where a transform refuses it.
+    """
+    with backend.custom_objects(_custom_objects(model)):
+        built = model.function(model.settings, shape, classes)
+        return tuple(
+            f"{step.name}: {note}" if step.group != "model" else note
+            for step in (model, *transforms)
+            if step.name != "none" and (notes := getattr(importlib.import_module(step.module), "notes", None))
+            for note in notes(step.settings, built)
+        )
 
 
 def _custom_objects(model: Step) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """A Keras model of the user's own, from a file or folder, as the stages need it: one float32 input of the data's shape
 and one score per class."""
 
-import json
 import logging
 import math
 import os
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from src.backend import quiet
 from src.config import Saved, UserError
-from src.models import keras3
+from src.models import formats, keras3
+from src.models.formats import FORMATS
 from src.models.head import check_classes, gives_logits
 from src.train import restore
 
@@ -21,9 +21,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMATS = "a .keras or .h5 file or a SavedModel folder, as model.save leaves them"
 # What Keras 2 says of a class or function that it doesn't know, in each of its formats.
 UNKNOWN = re.compile(r"(?:Unknown [\w ]+:|Could not locate (?:class|function)|added layer .* layer=) ?'?(\w+)'?")
+
+
+def look(config: Saved) -> None:
+    """Raises `UserError` where a file's first bytes and its table of contents say that it is no Keras model. TensorFlow
+    is not needed."""
+    try:
+        why = formats.refusal(_path(config))
+    except OSError as error:
+        why = f"can't be read ({error.strerror or error}); takes {FORMATS}"
+    if why:
+        raise UserError(f"{_key(config)}: {why}")
 
 
 def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras.Model":
@@ -32,49 +42,48 @@ def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras
 
     Raises `UserError` in one line where it can't be read, or does not fit the images and classes.
     """
-    key = f"model.path={config.path}"
-    model = _load(Path(os.path.expanduser(config.path)), key)
+    look(config)
+    key = _key(config)
+    model = _load(_path(config), key)
     _check_whole(model, key)
     _freeze_layers(model)
     model = _fitted(model, shape, key)
     check_classes(model, classes, key)
     gives_logits(model, config.logits)
-    if config.preprocess.rescale != 1 and (first := _rescales(model)):
-        log.warning(
-            "%s: starts with layer %s, and model.preprocess.rescale=%.4g comes before it; model.preprocess.rescale=1 "
-            "gives it pixels of 0 to 255",
-            key,
-            first,
-            config.preprocess.rescale,
-        )
+    for note in notes(config, model):
+        log.warning("%s", note)
     return model
 
 
+def notes(config: Saved, model: "tf_keras.Model") -> tuple[str, ...]:
+    """What may be wrong with how `model`, which was built of `config`, is used: a line each."""
+    if config.preprocess.rescale == 1 or not (first := _rescales(model)):
+        return ()
+    return (
+        f"{_key(config)}: starts with layer {first}, and model.preprocess.rescale={config.preprocess.rescale:.4g} "
+        "comes before it; model.preprocess.rescale=1 gives it pixels of 0 to 255",
+    )
+
+
+def _path(config: Saved) -> Path:
+    return Path(os.path.expanduser(config.path))
+
+
+def _key(config: Saved) -> str:
+    return f"model.path={config.path}"
+
+
 def _load(path: Path, key: str) -> Any:
-    import h5py
     import tf_keras
 
     try:
         with quiet():
             if path.is_dir():
-                if not (path / "saved_model.pb").is_file():
-                    raise UserError(f"{key}: is a folder without saved_model.pb; takes {FORMATS}")
-            elif zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    version = json.loads(archive.read("metadata.json"))["keras_version"]
-                if version.startswith("3"):
-                    return keras3.from_archive(path, key)
-            elif h5py.is_hdf5(path):
-                with h5py.File(path, "r") as file:
-                    if "model_config" not in file.attrs:
-                        raise UserError(f"{key}: holds weights without the model; takes {FORMATS}")
-                    version = file.attrs.get("keras_version", "2")
-                if str(version).startswith("3"):
-                    return keras3.from_hdf5(path, key)
-                return restore(path)
-            else:
-                raise UserError(f"{key}: is no Keras model; takes {FORMATS}")
-            return tf_keras.models.load_model(path, compile=False)
+                return tf_keras.models.load_model(path, compile=False)
+            archive = zipfile.is_zipfile(path)
+            if formats.keras_version(path).startswith("3"):
+                return keras3.from_archive(path, key) if archive else keras3.from_hdf5(path, key)
+            return tf_keras.models.load_model(path, compile=False) if archive else restore(path)
     except UserError:
         raise
     except Exception as error:  # of the file, of Keras, of the user's own layers
