@@ -202,12 +202,11 @@ def main() -> None:
     _is_command = True
     interrupt.watch()
     outlive_readers()
-    sys.exit(done(sys.argv[1:]))
+    sys.exit(done(sys.argv[1:], full_error=os.environ.get("HYDRA_FULL_ERROR") == "1"))
 
 
-def done(arguments: Sequence[str]) -> int:
-    """Does what the command line says; gives the exit code."""
-    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+def done(arguments: Sequence[str], full_error: bool = False) -> int:
+    """Does what the command line says; gives the exit code. With `full_error` errors are raised."""
     # Hydra then raises what it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _prepare_output()

@@ -114,6 +114,25 @@ def test_what_is_told_is_what_runs(
     assert load(yaml.safe_load(found.text), {}, variables=("epochs",)).seed == found.seed, "what is recorded is that"
 
 
+def test_a_config_that_is_no_yaml_is_one_line_that_names_it(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(mine)
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # back to what it was afterwards
+    (mine / "prune/broken.yaml").write_text("defaults: [magnitude]\nepochs: [1\n", encoding="utf-8")
+    assert run.done(["--config-dir", str(mine), "prune=broken"]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith(f"error: {mine}/prune/broken.yaml, line 3: ")
+    assert said.count("\n") == 1
+
+
+def test_help_shows_ones_own_options_too(mine: Path, place: Place) -> None:
+    shown = place.run("--config-dir", str(mine), "--help").stdout
+    assert "  prune=none (default), as_trained, magnitude, own, p1, p2\n" in shown
+    assert "  +study=own\n" in shown
+
+
 TINY = {"seconds": 1, "rounds": 3, "instances": 3, "operators": False}
 
 

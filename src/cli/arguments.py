@@ -6,11 +6,13 @@ import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString, RangeSweep
@@ -85,9 +87,21 @@ class Line:
             if options := self.options_of(override.key_or_group):
                 _check_options(override, options)
                 self._check_list(override)
+            elif override.is_add() or override.is_force_add():
+                self._check_hydras(override.key_or_group)
         package = self.options.package if self.options.cfg else None
         if package not in (None, "_global_") and OmegaConf.select(self.composed(self.overrides), package) is None:
             raise UserError(f"--package {package}: no such key in the config")
+
+    def _check_hydras(self, key: str) -> None:
+        """Hydra takes any key that is added to its own section, and reads what it knows."""
+        node: Any = OmegaConf.structured(HydraConf)
+        for part in key.split(".")[1:] if key.startswith("hydra.") else ():
+            if not is_dataclass(OmegaConf.get_type(node)):
+                return
+            if part not in node:
+                raise UserError(answers.unknown_key(key, self))
+            node = None if OmegaConf.is_missing(node, part) else node[part]
 
     def _check_list(self, override: Override) -> None:
         """Hydra merges several options of a group, which makes sense of whole studies, and of nothing else here."""
