@@ -162,7 +162,9 @@ def main() -> None:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT)]
-    listed = Counter((e["file"], e["before"], e["after"]) for e in tomllib.loads(LISTED.read_text())["unchanged"])
+    listed = Counter(
+        (e["file"], e["before"], e["after"]) for e in tomllib.loads(LISTED.read_text(encoding="utf-8"))["unchanged"]
+    )
     bad = False
     for target in (target for target in TARGETS if target.file in asked):
         found = list(mutants(target))

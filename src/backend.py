@@ -97,7 +97,7 @@ def _free_slot(slots: int, held: contextlib.ExitStack) -> int:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return slot
-        except BlockingIOError:
+        except OSError:  # held, or on a file system without locks
             continue
     return slots - 1
 

@@ -9,10 +9,11 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
 from src.config import Tracking, UserError, check
+from src.credentials import apart, hidden
 from src.terminal import outlive_readers, plain_where_needed
 from src.tracking import reason
 
@@ -43,7 +44,7 @@ def main(usage: str, schema: Any, work: Callable[[Any], None], bare: str | None 
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {hidden(str(error))}", file=sys.stderr)
         sys.exit(2)
     except Refused as error:
         print(error, file=sys.stderr)
@@ -82,7 +83,8 @@ def parse(arguments: Sequence[str], schema: Any, bare: str | None = None) -> Any
 
 def tracking_defaults() -> dict[str, Any]:
     """Where results are looked for unless told otherwise: where `src.run` keeps them."""
-    return {**yaml.safe_load(TRACKING.read_text(encoding="utf-8")), "retry_seconds": RETRY_SECONDS}
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(TRACKING), resolve=True)
+    return {**defaults, "uri": apart(defaults["uri"]), "retry_seconds": RETRY_SECONDS}
 
 
 def elsewhere(uri: str, experiment: str) -> list[str]:

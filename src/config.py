@@ -24,6 +24,8 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass as schema
 from pydantic_core import to_jsonable_python
 
+from src import credentials
+
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -369,12 +371,25 @@ class Compare:
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of every interval; 1 - confidence bounds the p-value
 
 
+def _whole_number_as_text(value: Any) -> Any:
+    """Hydra reads `2024` as a number; of `2024.10` it leaves 2024.1, which is another name."""
+    return str(value) if type(value) is int else value
+
+
 @schema(frozen=True, config=STRICT)
 class Tracking:
-    """Where results are kept."""
+    """Where results are kept. `uri` never holds a password: `src.credentials` has put it aside."""
 
-    uri: Annotated[str, Field(min_length=1, description="sqlite:///FILE, or a server's http://HOST:PORT")]
-    experiment: Annotated[str, Field(min_length=1)]
+    uri: Annotated[
+        str,
+        Field(min_length=1, description="sqlite:///FILE, or a server's http://HOST:PORT"),
+        AfterValidator(credentials.apart),
+    ]
+    experiment: Annotated[
+        str,
+        Field(min_length=1, description="text; what looks like a number with a point in quotes, \"'2024.10'\""),
+        BeforeValidator(_whole_number_as_text),
+    ]
     retry_seconds: Annotated[float, Field(ge=0)] = 300
 
 

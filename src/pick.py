@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
-from src import command, recorded, serving
+from src import command, credentials, recorded, serving
 from src.config import STRICT, Tracking
 from src.report.numbers import interval, percent, points, size, three, times
 from src.stats import Interval
@@ -145,7 +145,7 @@ def _drop(row: dict[str, Any], split: str) -> Interval:
 
 def pick(wanted: Settings) -> None:
     """Raises `Refused` if none qualifies."""
-    store = recorded.open_store(wanted.tracking)
+    store = recorded.open_store(wanted.tracking, looking=not wanted.register)
     sweep = recorded.find_sweep(store, wanted.sweep, wanted.partial)
     found = candidates(sweep.variants, wanted)
     if not found:
@@ -180,14 +180,15 @@ def pick(wanted: Settings) -> None:
             example=how["example"],
             description="\n\n".join(_reported(chosen, sweep.run.name, wanted)),
         )
-    print(f"registered  {name}, version {version}, alias {wanted.alias}")
+    registry = f" in {store.registry}" if store.registry else ""
+    print(f"registered  {name}, version {version}, alias {wanted.alias}{registry}")
     print(
-        f"serve       MLFLOW_TRACKING_URI={store.uri} mlflow models serve --env-manager local -m "
+        f"serve       {credentials.to_give(store.uri)}mlflow models serve --env-manager local -m "
         f"models:/{name}@{wanted.alias}"
     )
     where = command.elsewhere(store.uri, store.experiment)
     named = [f"name={name}"] * bool(wanted.name) + [f"alias={wanted.alias}"] * (wanted.alias != Settings.alias)
-    print("export      " + shlex.join(["python", "-m", "src.export", *named, *where]))
+    print(f"export      {credentials.to_give()}" + shlex.join(["python", "-m", "src.export", *named, *where]))
 
 
 def _why_not(found: Sequence[Candidate], wanted: Settings) -> list[str]:

@@ -12,7 +12,7 @@ from src import stages
 from src.config import Config
 from src.data import dataset
 from src.stages import Stage
-from src.tracking import Damaged, Record, Store
+from src.tracking import Away, Damaged, Record, Store
 
 log = logging.getLogger(__name__)
 
@@ -192,6 +192,8 @@ def show(plan: Plan, parallel: int, console: Console) -> None:
     for job, record in reused:
         age = duration(time.time() - record.started)
         console.print(f"  {job.title:<{width}}  run {record.run_id}, {age} ago", highlight=False, markup=False)
+    tracking = plan.variants[0].config.tracking
+    console.print(f"\nstore  {tracking.uri}, experiment {tracking.experiment}", highlight=False, markup=False)
 
 
 def duration(seconds: float) -> str:
@@ -212,8 +214,10 @@ def group_of(override: str) -> str:
 
 
 def _intact(store: Store, kind: str, keys: Iterable[str], damaged: list[tuple[Record, str]]) -> dict[str, Record]:
-    """The newest run of each of `keys` whose files are what was recorded; the others are added to `damaged`."""
+    """The newest run of each of `keys` whose files are what was recorded; those whose files are not are added to
+    `damaged`, those whose files can't be looked at are passed over."""
     intact: dict[str, Record] = {}
+    away: list[str] = []
     left, passed_over = list(keys), set[str]()
     while left:
         found = store.finished(kind, left, but=passed_over)
@@ -227,6 +231,13 @@ def _intact(store: Store, kind: str, keys: Iterable[str], damaged: list[tuple[Re
                 damaged.append((record, str(why)))
                 passed_over.add(record.run_id)
                 left.append(key)
+            except Away as why:
+                away.append(f"{record.name} ({why})")
+                passed_over.add(record.run_id)
+                left.append(key)
+    if away:
+        more = f" and {len(away) - 1} more" if len(away) > 1 else ""
+        log.warning("%s%s: left as they are, and not used", away[0], more)
     return intact
 
 

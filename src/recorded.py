@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config import Tracking, UserError
-from src.tracking import PREPROCESSING, Damaged, Record, Store, artifact_path
+from src.tracking import PREPROCESSING, Record, Store, Unusable, artifact_path
 
 COMPARISON = "comparison.json"
 
@@ -28,12 +28,12 @@ class Sweep:
         return [row for row in self.variants if row["run_id"] and row.get("test_accuracy") is not None]
 
 
-def open_store(tracking: Tracking) -> Store:
-    """Raises `UserError` where there is none: these commands read, and make no empty one."""
-    path = tracking.uri.removeprefix("sqlite:///")
-    if path != tracking.uri and not Path(path).exists():
-        raise UserError(f"tracking.uri={tracking.uri}: no such store; `make sweep` makes one")
-    return Store(tracking)
+def open_store(tracking: Tracking, looking: bool = True) -> Store:
+    """Raises `UserError` where there is none, or its artifacts are away. These commands read, and make no empty one;
+    only who will write something says that it is not just `looking`."""
+    seen = Store(tracking, looking=True)
+    seen.check_artifacts()
+    return seen if looking else Store(tracking)
 
 
 def find_sweep(store: Store, wanted: str, partial: bool = False, key: str = "sweep") -> Sweep:
@@ -83,10 +83,10 @@ def find_variant(store: Store, run_id: str, key: str = "run") -> Record:
 
 
 def file(store: Store, record: Record, path: str) -> Path:
-    """A file of a variant. Raises `UserError` where it is not what was recorded."""
+    """A file of a variant. Raises `UserError` where it is not what was recorded, or can't be read."""
     try:
         return store.recorded(record, path)
-    except Damaged as error:
+    except Unusable as error:
         raise UserError(str(error)) from None
 
 

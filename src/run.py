@@ -10,7 +10,6 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -25,7 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from src import interrupt, stages, sweep, worker
+from src import credentials, interrupt, stages, sweep, worker, writable
+from src.cli import saved
 from src.cli.answers import in_one_line, refuse_what_is_no_text
 from src.cli.arguments import Line, grid, in_hydras_order, parsed
 from src.cli.compose import CONF, as_told, check_names_of_folders, checked, composer, read
@@ -42,6 +42,7 @@ _errors: list[Exception] = []
 _is_command = False  # else one of a launcher's processes
 
 
+saved.without_passwords()
 OmegaConf.register_new_resolver("groups", groups, replace=True)  # for the help in conf/config.yaml
 
 
@@ -56,8 +57,10 @@ def task(composed: DictConfig) -> Any:
     if HydraConfig.get().job.chdir:
         os.chdir(HydraConfig.get().runtime.cwd)  # paths are what they were where the command began
     if instructions := HydraConfig.get().job.env_set.get(INSTRUCTIONS):
-        config = checked(read(composed, HydraConfig.get().runtime.choices))
-        return _job(replace(config, sweep=Sweep(**json.loads(instructions))))
+        told, own = json.loads(instructions), read(composed, HydraConfig.get().runtime.choices)
+        # What this process's own environment says of the store is not asked.
+        config = checked(own._replace(settings=own.settings | {"tracking": told["tracking"]}))
+        return _job(replace(config, sweep=Sweep(**told["sweep"])))
     try:
         launch, overrides = sweep.launch_here(_log_file()), as_told(HydraConfig.get().overrides.task)
         return sweep.run([overrides], composer(_master()), launch, command=_command(), here=True)
@@ -80,7 +83,8 @@ def _multirun(sweeper: Any, arguments: list[str]) -> str | None:
     config, loader = sweeper.config, sweeper.hydra_context.config_loader
     overrides = parsed([*grid(sweeper.params), *arguments], loader, swept=True)
     (lists,) = sweeper.split_arguments(overrides, None)
-    folder = _writable(Path(config.hydra.sweep.dir))
+    folder = Path(config.hydra.sweep.dir)
+    writable.check(folder, f"hydra.sweep.dir={folder}")
     check_names_of_folders(config, lists, loader)
     done, parallel = 0, _parallel(config)
 
@@ -88,7 +92,7 @@ def _multirun(sweeper: Any, arguments: list[str]) -> str | None:
         nonlocal done
         if not done:
             folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(config, folder / "multirun.yaml")
+            (folder / "multirun.yaml").write_text(credentials.hidden(OmegaConf.to_yaml(config)), encoding="utf-8")
         at_a_time = min(parallel, len(jobs))
         batch = [[*job.variant.overrides, *_instructions(job, parent_run, at_a_time)] for job in jobs]
         returns: list[JobReturn] = []
@@ -101,19 +105,6 @@ def _multirun(sweeper: Any, arguments: list[str]) -> str | None:
 
     here = str(OmegaConf.select(config, "hydra.launcher._target_")).endswith(".BasicLauncher")
     return sweep.run(lists, composer(config), launch, command=_command(), here=here, parallel=parallel)
-
-
-def _writable(folder: Path) -> Path:
-    """`folder`, which is made when there is something to put there."""
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"hydra.sweep.dir={folder}: {there} can't be written ({error.strerror}); takes a folder that can"
-        ) from None
-    return folder
 
 
 def _prepare_output() -> None:
@@ -141,7 +132,8 @@ def _job(config: Config) -> str:
 def _instructions(job: Job, parent_run: str, parallel: int) -> list[str]:
     """What a job is told beside the overrides of its variant: by a setting of Hydra's own, so that it is in neither the
     config nor `hydra.job.override_dirname`."""
-    told = json.dumps(asdict(Sweep(parent_run, job.variant.name, job.stage.key, parallel)))
+    sweep_of_it = Sweep(parent_run, job.variant.name, job.stage.key, parallel)
+    told = json.dumps({"sweep": asdict(sweep_of_it), "tracking": asdict(job.variant.config.tracking)})
     # Neither an end of the quotes nor an interpolation.
     told = told.replace("'", "\\u0027").replace("$", "\\u0024")
     return [f"+hydra.job.env_set.{INSTRUCTIONS}='{told}'"]
@@ -190,7 +182,7 @@ def _command() -> str:
         name = "python"
     else:
         name = str(python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python)
-    return shlex.join([name, "-m", "src.run", *sys.argv[1:]])
+    return credentials.to_give() + credentials.hidden(shlex.join([name, "-m", "src.run", *sys.argv[1:]]))
 
 
 # --- The command line ------------------------------------------------------------------------------------------
@@ -214,7 +206,8 @@ def done(arguments: Sequence[str], full_error: bool = False) -> int:
     try:
         _check_output()
         refuse_what_is_no_text(arguments)
-        sys.argv[1:] = in_hydras_order(arguments)
+        credentials.of_environment()
+        sys.argv[1:] = in_hydras_order([credentials.of_argument(argument) for argument in arguments])
         line = Line(sys.argv[1:])
         line.check()
         _hydra()
@@ -229,7 +222,8 @@ def done(arguments: Sequence[str], full_error: bool = False) -> int:
         _record(error)
         if full_error:
             raise
-        print(f"error: {error if isinstance(error, UserError) else in_one_line(error, line)}", file=sys.stderr)
+        said = str(error) if isinstance(error, UserError) else in_one_line(error, line)
+        print(f"error: {credentials.hidden(said)}", file=sys.stderr)
         return 2
     except Exception as error:
         _record(error)
@@ -265,7 +259,7 @@ def _record(error: BaseException) -> None:
         ERRORS.parent.mkdir(parents=True, exist_ok=True)
         with ERRORS.open("a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(f"--- {datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {_command()}\n")
-            traceback.print_exception(error, file=log)
+            log.write(credentials.hidden("".join(traceback.format_exception(error))))
     except OSError:
         pass
 

@@ -7,19 +7,20 @@ came of each.
 import gc
 import logging
 import secrets
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src import compare, interrupt, plan, stages, worker
+from src import compare, interrupt, plan, stages, worker, writable
 from src.config import Config
 from src.plan import Job, Plan, Variant
 from src.progress import Progress
 from src.stages import Request
 from src.terminal import Terminal
-from src.tracking import Damaged, Record, Store, reason, store_exists
+from src.tracking import Away, Damaged, Record, Store, existing, reason
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ def run(
     for note in dict.fromkeys(note for variant in variants for note in variant.notes):
         log.info("%s", note)
     config = variants[0].config
-    there = Store(config.tracking) if store_exists(config.tracking) else None
+    for folder in (compare.REPORTS, Path(tempfile.gettempdir())):
+        writable.check(folder, str(folder))
+    there = existing(config.tracking, looking=config.plan)
+    if there and config.reuse != "none":
+        there.check_artifacts()
     if there and not config.plan:
         for record in there.kill_abandoned():
             log.info("%s (run %s) was left by a process that is no more; closed as KILLED", record.name, record.run_id)
@@ -76,8 +81,7 @@ def run(
     store = there or Store(config.tracking)
     for damaged, why in planned.damaged:
         store.mark_damaged(damaged, why)
-    if not there:
-        log.info("a new store: %s", config.tracking.uri)
+    log.info("store: %s%s", store.place, "" if there else " (new)")
     # Of a large sweep a tenth of the time went into looking for garbage among modules that stay.
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
@@ -183,6 +187,8 @@ def _adopted(variant: Variant, record: Record, store: Store, parent: str) -> Out
             log.warning("%s: %s; it is not used", variant.label, why)
             return _adopted(variant, earlier, store, parent)
         return Outcome(None, f"{why}; the same command makes it anew")
+    except Away as why:
+        return Outcome(None, str(why))
 
 
 def _launched(jobs: Sequence[Job], store: Store, launch: Launch, parent: str) -> list[Outcome]:

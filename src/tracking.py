@@ -7,13 +7,14 @@ a run that is killed never becomes FINISHED, so half a result is never used.
 import atexit
 import contextlib
 import copy
-import errno
 import functools
 import hashlib
 import importlib.metadata
 import json
 import logging
 import os
+import re
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -26,10 +27,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlparse
 
-from src import locks, machine
+from src import credentials, locks, machine, writable
 from src.config import Told, Tracking, UserError
+from src.credentials import TRACKING_URI
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,10 @@ OF_A_SWEEP = ("sweep", "host", "process", "verdict", "error", "latency_host")
 SPLITS = ("train", "validation", "test")
 CHECKPOINT = "checkpoint/model.h5"
 AUDIT = "audit.json"
+ARTIFACTS = "artifacts"  # the folder of them beside a SQLite store
 PREPROCESSING = "preprocessing.json"
+DATABASES = ("postgresql", "mysql", "mssql")  # beside SQLite
+DEFAULT_EXPERIMENT = "compression"
 LOCAL_UI = "http://localhost:5000"
 PYFUNC = "pyfunc"
 FILES = "files"  # a tag: SHA-256 by path of what a variant leaves beside its artifact
@@ -92,12 +97,29 @@ class Record:
         return {made: self.tags["digest"], **json.loads(self.tags.get(FILES, "{}"))}
 
 
-class Damaged(Told):
-    """An artifact in the store is not what its run recorded."""
+class Unusable(Told):
+    """An artifact in the store can't be used."""
+
+
+class Damaged(Unusable):
+    """It is not what its run recorded."""
+
+
+class Away(Unusable):
+    """It can't be looked at now, and may be whole: nothing is said of its run."""
 
 
 class NoAnswer(Told):
     """The store has been waited for as long as it was to be."""
+
+
+class Nothing(UserError):
+    """There is no such store, or no such experiment in it, yet."""
+
+
+def named(uri: str) -> str:
+    """The setting or the variable that names a store, for messages."""
+    return f"{TRACKING_URI if os.environ.get(TRACKING_URI) == uri else 'tracking.uri'}={uri}"
 
 
 @functools.cache
@@ -105,39 +127,28 @@ def check_writable(tracking: Tracking) -> None:
     """Raises `UserError` where a SQLite store can't be written, before anything that takes time."""
     path = _sqlite_path(tracking.uri)
     if path is None:
-        if urlparse(tracking.uri).scheme.partition("+")[0] not in (
-            "http",
-            "https",
-            "postgresql",
-            "mysql",
-            "mssql",
-            "sqlite",
-        ):
+        if urlparse(tracking.uri).scheme.partition("+")[0] not in ("http", "https", *DATABASES):
             raise UserError(
-                f"tracking.uri={tracking.uri}: takes sqlite:///FILE, a database such as postgresql://…, or a tracking "
+                f"{named(tracking.uri)}: takes sqlite:///FILE, a database such as postgresql://…, or a tracking "
                 "server's http(s)://…"
             )
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-        # Not by opening it: to close it would drop the locks that SQLite holds for this process.
-        if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    except OSError as error:
-        there = path if error.filename == str(path) else path.parent
-        raise UserError(
-            f"tracking.uri={tracking.uri}: {there} can't be written ({error.strerror}); takes a place that can"
-        ) from None
+    for folder in (path.parent, path.parent / ARTIFACTS):
+        writable.check(folder, named(tracking.uri))
+    # Not by opening it: to close it would drop the locks that SQLite holds for this process.
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UserError(f"{named(tracking.uri)}: {path} can't be written (read-only); takes a file that can")
 
 
 class Store:
     """One MLflow experiment in one tracking store."""
 
-    def __init__(self, tracking: Tracking) -> None:
-        """Raises `UserError` where the store can't be written or does not answer."""
-        check_writable(tracking)
+    def __init__(self, tracking: Tracking, looking: bool = False) -> None:
+        """Who is `looking` changes nothing, of a store that can't be written either. Raises `Nothing` where there is
+        nothing to look at, and `UserError` where the store can't be written, was made by another version of MLflow, or
+        does not answer."""
+        if not looking:
+            check_writable(tracking)
         for name, level in (("alembic", logging.WARNING), ("mlflow", logging.WARNING)):
             logging.getLogger(name).setLevel(level)
         # It logs the traceback of every error that it raises as well.
@@ -147,39 +158,56 @@ class Store:
         from sqlalchemy.exc import SQLAlchemyError
 
         self.uri, self.experiment = tracking.uri, tracking.experiment
-        path = _sqlite_path(tracking.uri)
+        self._path = path = _sqlite_path(tracking.uri)
         try:
             if path and not _may_be_sqlite(path):
-                raise UserError(f"tracking.uri={tracking.uri}: {path} is no SQLite database; takes one, or a new file")
+                raise UserError(f"{named(self.uri)}: {path} is no SQLite database; takes one, or a new file")
+            if looking and path and not path.exists():
+                raise Nothing(f"{named(self.uri)}: no such store; `make sweep` makes one")
+            self._mlflow_uri = _to_look(path) if looking and path else credentials.whole(tracking.uri)
+            if path and not looking:
+                path.parent.mkdir(parents=True, exist_ok=True)
             # Several that create a fresh SQLite store at once fail (MLflow 3).
-            with locks.alone(path.with_suffix(".lock")) if path else contextlib.nullcontext():
-                fresh = path is not None and not path.exists()
-                client = MlflowClient(tracking.uri)
-                experiment = client.get_experiment_by_name(tracking.experiment)
+            with locks.alone(path.with_suffix(".lock")) if path and not looking else contextlib.nullcontext():
+                if path and not path.exists():
+                    _make(path)
+                if not self.is_server:
+                    _check_schema(self._mlflow_uri, named(self.uri), self.uri)
+                client = MlflowClient(self._mlflow_uri)
+                experiment = _experiment(client, tracking)
+                if experiment is None and looking:
+                    raise _no_experiment(client, tracking)
                 if experiment is None:
-                    location = (path.parent / "artifacts").absolute().as_uri() if path else None
-                    self.experiment_id = client.create_experiment(tracking.experiment, artifact_location=location)
-                else:
-                    self.experiment_id = experiment.experiment_id
-                if path and fresh and _on_local_disk(path):
-                    with contextlib.closing(sqlite3.connect(path)) as database:
-                        database.execute("PRAGMA journal_mode=WAL")
-                if path:
-                    _settle_at_exit(path.absolute())
+                    location = (path.parent / ARTIFACTS).absolute().as_uri() if path else None
+                    experiment = client.get_experiment(
+                        client.create_experiment(tracking.experiment, artifact_location=location)
+                    )
+                if path and not looking:
+                    _settle_in(path, experiment)
         except ModuleNotFoundError as error:
             raise UserError(
-                f"tracking.uri={tracking.uri}: takes the package {error.name}, which is not installed; "
+                f"{named(self.uri)}: takes the package {error.name}, which is not installed; "
                 "postgresql+psycopg2://… takes make setup EXTRAS=dev,postgres"
             ) from error
         except (MlflowException, SQLAlchemyError) as error:
+            if _is_refusal(error):
+                raise _refused(self.uri, error) from error
             raise UserError(
-                f"tracking.uri={tracking.uri}: does not answer ({_why(error)}); takes a tracking store that answers"
+                f"{named(self.uri)}: does not answer ({_why(error)}); takes a tracking store that answers"
             ) from error
+        self.experiment_id: str = experiment.experiment_id
+        # Of one experiment, however the address of its store is spelled.
+        self._identity = f"{experiment.experiment_id} {experiment.creation_time} {tracking.experiment}"
+        self._location: str = experiment.artifact_location
         self.retry_seconds = tracking.retry_seconds
         self.client: Any = _Patient(client, tracking.retry_seconds, tracking.uri)
         self.hurried: Any = client
+        if path:
+            atexit.register(_close, client)
         self._uris: dict[str, str] = {}  # of the artifacts of runs that were seen
         self._params: dict[str, Mapping[str, Any]] = {}  # of variants that have logged nothing yet
+        if not looking and (kept := _local_path(self._location)) and not path:
+            writable.check(kept, f"{named(self.uri)}: tracking.experiment={self.experiment} keeps its artifacts there")
 
     # --- Writing ---
 
@@ -251,8 +279,13 @@ class Store:
     def alone(self, key: str, name: str) -> contextlib.AbstractContextManager[None]:
         """Holds the stage `key` of this store for one process of this machine at a time; `name` says in the log what
         another one has."""
-        file = hashlib.sha256(f"{self.uri} {self.experiment} {key}".encode()).hexdigest()[:32]
-        return locks.alone(locks.folder("locks") / file, f"{name}: another sweep is at it; waiting until it is done")
+        file = hashlib.sha256(f"{self._identity} {key}".encode()).hexdigest()[:32]
+        if self._path:
+            folder = self._path.resolve().parent / "locks"
+            folder.mkdir(exist_ok=True)
+        else:
+            folder = locks.folder("stages")
+        return locks.alone(folder / file, f"{name}: another sweep is at it; waiting until it is done")
 
     def log(
         self,
@@ -288,7 +321,10 @@ class Store:
         self._artifacts(run_id).log_artifacts(str(folder))
 
     def keep_text(self, run_id: str, text: str, path: str) -> None:
-        self.client.log_text(run_id, text, path)
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / Path(path).name
+            file.write_text(text, encoding="utf-8")
+            self.keep(run_id, file, str(Path(path).parent) if "/" in path else None)
 
     def adopt(self, record: Record, variant: str, parent: str) -> str:
         """A run of this sweep with the result of an earlier one; gives its id."""
@@ -299,7 +335,9 @@ class Store:
             tempfile.TemporaryDirectory() as folder,
             self.run("variant", variant, tags=tags, params=record.params, parent=parent) as run_id,
         ):
-            whole = Path(self.client.download_artifacts(record.run_id, "", folder))
+            whole = Path(self._artifacts(record.run_id).download_artifacts("", folder))
+            if not any(whole.iterdir()):
+                raise Away(f"run {record.run_id}: its artifacts are away")
             for path, digest in record.digests.items():
                 _check(record.run_id, path, whole / path, digest)
             (whole / artifact_path(record.tags["variant"])).rename(whole / artifact_path(variant))
@@ -322,6 +360,7 @@ class Store:
         """
         from mlflow.exceptions import MlflowException
 
+        self._check_registry()
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:
@@ -334,8 +373,8 @@ class Store:
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch) / PYFUNC
                 _save_pyfunc(folder, data, code, requirements, about["module"], about["example"])
-                self.client.log_artifacts(record.run_id, str(folder), PYFUNC)
-            source = f"{self.client.get_run(record.run_id).info.artifact_uri}/{PYFUNC}"
+                self._artifacts(record.run_id).log_artifacts(str(folder), PYFUNC)
+            source = f"{self._artifacts_uri(record.run_id)}/{PYFUNC}"
             tags = {"variant": record.tags["variant"], "digest": record.tags["digest"]}
             made = self.client.create_model_version(
                 name, source, record.run_id, tags=tags, description=about["description"]
@@ -348,12 +387,28 @@ class Store:
         """The id of the run that the version of `name` with `alias` came from."""
         from mlflow.exceptions import MlflowException
 
+        self._check_registry()
         try:
             return self.client.get_model_version_by_alias(name, alias).run_id
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             return None
+
+    @property
+    def registry(self) -> str:
+        """The address of the model registry, where it is another one than the store."""
+        uri = os.environ.get("MLFLOW_REGISTRY_URI", "")
+        return "" if uri == self.uri else credentials.hidden(uri)
+
+    def _check_registry(self) -> None:
+        """Raises `UserError` for a registry that MLflow would migrate, or whose file is not there."""
+        uri, name = os.environ.get("MLFLOW_REGISTRY_URI", ""), f"MLFLOW_REGISTRY_URI={self.registry}"
+        path = _sqlite_path(uri)
+        if path and not path.exists():
+            raise UserError(f"{name}: no such file; takes a registry that is there")
+        if path or urlparse(uri).scheme.partition("+")[0] in DATABASES:
+            _check_schema(_to_look(path) if path else uri, name, self.registry)
 
     # --- Reading ---
 
@@ -436,18 +491,59 @@ class Store:
             local = folder / path
         else:
             try:
-                local = Path(self.client.download_artifacts(run_id, path))
+                local = Path(self._artifacts(run_id).download_artifacts(path))
+            except (NoAnswer, UserError):
+                raise
             except Exception as error:
-                raise Damaged(f"run {run_id}: {path} can't be read ({reason(error)})") from error
-        _check(run_id, path, local, digest)
+                if _is_missing(error) and self._has_artifacts(run_id):
+                    raise Damaged(f"run {run_id}: {path} is missing ({reason(error)})") from error
+                raise Away(f"run {run_id}: {path} can't be read ({reason(error)})") from error
+        if folder is not None and not folder.is_dir():
+            raise Away(f"run {run_id}: its artifacts are not in {folder.parent.parent}")
+        try:
+            _check(run_id, path, local, digest)
+        except OSError as error:
+            raise Away(f"run {run_id}: {path} can't be read ({error.strerror})") from error
         return local
+
+    def _has_artifacts(self, run_id: str) -> bool:
+        """Whether the place where artifacts are kept has any of the run: else it is that place which is away."""
+        try:
+            return bool(self._artifacts(run_id).list_artifacts())
+        except (NoAnswer, UserError):
+            raise
+        except Exception:
+            return False
+
+    def check_artifacts(self) -> None:
+        """Raises `UserError` where runs are FINISHED and none of their artifacts is where this store has them, which is
+        a disk that is not there rather than so many files that are lost."""
+        root = self._root()
+        if root is None or (root.is_dir() and any(root.iterdir())):
+            return
+        where = "attributes.status = 'FINISHED' and tags.kind != 'sweep'"
+        if self.search(where, 1):
+            raise UserError(
+                f"{named(self.uri)}: the artifacts of its runs are away: {root} is "
+                f"{'empty' if root.is_dir() else 'not there'}; takes them back there, or reuse=none to make all anew"
+            )
+
+    def _root(self) -> Path | None:
+        """The folder of all artifacts, where it is one of this machine."""
+        beside = self._path.absolute().parent / ARTIFACTS if self._path else None
+        return beside if beside and beside.is_dir() else _local_path(self._location)
 
     def json(self, run_id: str, path: str) -> dict[str, Any]:
         """A JSON artifact; empty where the run has none that can be read."""
         try:
             return json.loads(self.file(run_id, path).read_text(encoding="utf-8"))
-        except (Damaged, ValueError):
+        except (Unusable, ValueError):
             return {}
+
+    @property
+    def place(self) -> str:
+        """For a person."""
+        return f"{self.uri}, experiment {self.experiment}"
 
     @property
     def is_server(self) -> bool:
@@ -473,6 +569,11 @@ class Store:
         )
 
     def _artifacts_uri(self, run_id: str) -> str:
+        """Beside the store, where they are there: it was moved or copied with them. Else where the run says."""
+        if self._path:
+            beside = self._path.absolute().parent / ARTIFACTS / run_id / "artifacts"
+            if beside.is_dir():
+                return beside.as_uri()
         if run_id not in self._uris:
             self.get(run_id)
         return self._uris[run_id]
@@ -481,19 +582,149 @@ class Store:
         """Where the run's artifacts are kept. The client's own calls would read the whole run first to know that."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        repository = get_artifact_repository(self._artifacts_uri(run_id), tracking_uri=self.uri)
+        repository = get_artifact_repository(self._artifacts_uri(run_id), tracking_uri=self._mlflow_uri)
         return _Patient(repository, self.retry_seconds, self.uri)
 
     def _local(self, run_id: str) -> Path | None:
         """The folder of a run's artifacts, where it is one of this machine."""
-        uri = urlparse(self._artifacts_uri(run_id))
-        return Path(unquote(uri.path)) if uri.scheme in ("", "file") else None
+        return _local_path(self._artifacts_uri(run_id))
 
 
-def store_exists(tracking: Tracking) -> bool:
-    """Whether opening the store would not create it."""
-    path = _sqlite_path(tracking.uri)
-    return path is None or path.exists()
+def existing(tracking: Tracking, looking: bool) -> Store | None:
+    """The store, if there are such a store and experiment: nothing is made."""
+    try:
+        seen = Store(tracking, looking=True)
+    except Nothing:
+        return None
+    return seen if looking else Store(tracking)
+
+
+def _make(path: Path) -> None:
+    """A fresh SQLite store, which is there once it is whole: MLflow 3 makes its tables in some 50 steps, and would be
+    asked to migrate what was left of an interrupted one."""
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    engine = create_sqlalchemy_engine(f"sqlite:///{fresh}")
+    _initialize_tables(engine)
+    engine.dispose()
+    if _on_local_disk(path):
+        with contextlib.closing(sqlite3.connect(fresh)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+    fresh.replace(path)
+
+
+def _unchanged(path: Path) -> str:
+    """An address under which SQLite changes nothing of a database, nor of its folder. What was closed in order is one
+    file, and its companions go when it is closed again; a write-ahead log that lies beside it is neither written back
+    nor removed; and where the folder can't be written there can be no companions."""
+    file = f"file:{quote(str(path.absolute()))}"
+    if path.with_name(f"{path.name}-wal").exists():
+        return f"{file}?mode=ro"
+    return f"{file}?mode=rw" if os.access(path.parent, os.W_OK) else f"{file}?immutable=1"
+
+
+def _to_look(path: Path) -> str:
+    return f"sqlite+pysqlite:///{_unchanged(path)}&uri=true"
+
+
+def _check_schema(address: str, name: str, uri: str) -> None:
+    """Raises `UserError` where a database is not of this version of MLflow, which would migrate it without asking, or
+    is no store at all. `address` is what is opened; `name` and `uri` are how messages name it."""
+    import mlflow
+    import sqlalchemy
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    engine = sqlalchemy.create_engine(address)
+    try:
+        with engine.connect() as connection:
+            tables = sqlalchemy.inspect(connection).get_table_names()
+            revision = MigrationContext.configure(connection).get_current_revision() if tables else None
+    finally:
+        engine.dispose()
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store/db_migrations"))
+    if not tables or revision == scripts.get_current_head():
+        return
+    if revision is None:
+        raise UserError(f"{name}: holds tables that MLflow has not made; takes a store, or a new database")
+    try:
+        scripts.get_revision(revision)
+    except CommandError:
+        raise UserError(
+            f"{name}: was made by another version of MLflow than {mlflow.__version__} can read (schema "
+            f"{revision}); takes a newer MLflow, or another store"
+        ) from None
+    raise UserError(
+        f"{name}: was made by an older MLflow than {mlflow.__version__}, which can't open it after a migration; "
+        f"after a backup, `mlflow db upgrade {shlex.quote(uri)}` migrates it"
+        + (" (with its password)" if credentials.whole(uri) != uri else "")
+    )
+
+
+def _experiment(client: Any, tracking: Tracking) -> Any:
+    """The experiment, if there is one. Raises `UserError` for one that was deleted, or that goes by its number."""
+    number = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if number and tracking.experiment == DEFAULT_EXPERIMENT and "MLFLOW_EXPERIMENT_NAME" not in os.environ:
+        raise UserError(
+            f"MLFLOW_EXPERIMENT_ID={number}: experiments go by name here; takes MLFLOW_EXPERIMENT_NAME, or "
+            "tracking.experiment=NAME"
+        )
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        environment = credentials.to_give(tracking.uri)
+        raise UserError(
+            f"tracking.experiment={tracking.experiment}: was deleted; `{environment}mlflow experiments restore "
+            f"--experiment-id {experiment.experiment_id}` brings it back; takes that, or another name"
+        )
+    return experiment
+
+
+def _no_experiment(client: Any, tracking: Tracking) -> Nothing:
+    names = [experiment.name for experiment in client.search_experiments(max_results=5)]
+    return Nothing(
+        f"tracking.experiment={tracking.experiment}: no such experiment in {tracking.uri}; takes one of "
+        f"{', '.join(names) or 'none'}"
+    )
+
+
+def _settle_in(path: Path, experiment: Any) -> None:
+    """Tells a store that was moved or copied where its artifacts are now, beside it: MLflow records whole paths. What
+    was kept elsewhere on purpose stays there."""
+    here, was = path.absolute().parent / ARTIFACTS, _local_path(experiment.artifact_location)
+    if was is None or was.name != ARTIFACTS or was.resolve() == here.resolve():
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as database, database:
+        runs = database.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (experiment.experiment_id,))
+        ids = [run for (run,) in runs]
+        brought = any((here / run).is_dir() for run in ids)
+        copied = (was.parent / path.name).exists()
+        if not (brought or copied or (not ids and not was.exists())):
+            return
+        before, after = experiment.artifact_location, here.as_uri()
+        database.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (after, experiment.experiment_id)
+        )
+        for table, column in (
+            ("runs", "artifact_uri"),
+            ("model_versions", "source"),
+            ("model_versions", "storage_location"),
+        ):
+            if brought:
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (after, len(before) + 1, len(before) + 1, f"{before}/"),
+                )
+    experiment._artifact_location = after
+    log.info("the store was moved or copied from %s; its artifacts are beside it", was.parent)
+
+
+def _local_path(uri: str) -> Path | None:
+    """The path of an artifact location that is one of this machine."""
+    parsed = urlparse(uri)
+    return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
 
 
 def _save_pyfunc(folder: Path, data: Path, code: Path, requirements: Sequence[str], module: str, example: str) -> None:
@@ -530,6 +761,7 @@ def _save_pyfunc(folder: Path, data: Path, code: Path, requirements: Sequence[st
 
 
 def _check(run_id: str, path: str, file: Path, digest: str | None) -> None:
+    """Raises `Damaged`, and `OSError` where the file can't be looked at."""
     if not file.is_file():
         raise Damaged(f"run {run_id}: {path} is missing")
     if digest and sha256(file) != digest:
@@ -543,7 +775,7 @@ def sha256(file: Path) -> str:
 
 def reason(error: BaseException) -> str:
     """An exception in one line."""
-    text = " ".join(str(error).split())
+    text = credentials.hidden(" ".join(str(error).split()))
     if isinstance(error, Told):
         return text
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
@@ -571,7 +803,7 @@ def _may_be_sqlite(path: Path) -> bool:
         return True
     if path.is_dir():
         return False
-    with contextlib.closing(sqlite3.connect(path, timeout=0)) as database:
+    with contextlib.closing(sqlite3.connect(_unchanged(path), uri=True, timeout=0)) as database:
         try:
             database.execute("PRAGMA schema_version")
         except sqlite3.DatabaseError as error:
@@ -580,7 +812,9 @@ def _may_be_sqlite(path: Path) -> bool:
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    """Of `sqlite:///FILE`, which SQLAlchemy takes with a driver and with settings as well."""
+    scheme, separator, rest = uri.partition(":///")
+    return Path(rest.partition("?")[0]) if separator and scheme.partition("+")[0] == "sqlite" else None
 
 
 # SQLite's write-ahead log takes a quarter off what a run costs, and the UI reads while a sweep writes; but it can't be
@@ -593,16 +827,13 @@ def _on_local_disk(path: Path) -> bool:
     return machine.file_system(path) in LOCAL_DISKS
 
 
-@functools.cache
-def _settle_at_exit(path: Path) -> None:
-    """What is in the write-ahead log then goes into the store's one file, which people copy."""
-
-    def settle() -> None:
-        if path.exists():
-            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as database:
-                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    atexit.register(settle)
+def _close(client: Any) -> None:
+    """Closes the files of a SQLite store: what is in its write-ahead log then goes into the one file that people copy.
+    MLflow 3 has no way for that."""
+    for part in (client._tracking_client, getattr(client, "_registry_client_lazy", None)):
+        engine = getattr(part and part.store, "engine", None)
+        if engine is not None:
+            engine.dispose()
 
 
 class _Patient:
@@ -617,23 +848,25 @@ class _Patient:
     def __getattr__(self, name: str) -> Any:
         return functools.partial(self._call, getattr(self._client, name))
 
-    def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    def _call(self, method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         started, pause, waited = time.monotonic(), 0.5, False
         while True:
             try:
-                answer = method(*arguments, **named)
+                answer = method(*arguments, **keywords)
                 self._gone.discard(self._uri)
                 if waited:
                     log.info("the tracking store answers again")
                 return answer
             except Exception as error:
+                if _is_refusal(error):
+                    raise _refused(self._uri, error) from error
                 if not _passing(error):
                     raise
                 left = self._seconds - (time.monotonic() - started)
                 if left <= 0 or self._uri in self._gone:
                     self._gone.add(self._uri)
                     raise NoAnswer(
-                        f"tracking.uri={self._uri} has not answered for tracking.retry_seconds={self._seconds:g} "
+                        f"{named(self._uri)} has not answered for tracking.retry_seconds={self._seconds:g} "
                         f"({_why(error)}); what is done is kept, and the same command goes on from there"
                     ) from error
                 waited = True
@@ -642,15 +875,48 @@ class _Patient:
                 pause = min(2 * pause, 15)
 
 
-def _passing(error: Exception) -> bool:
-    """Whether the same call may succeed later: a server that is gone or overloaded, a database that is locked."""
+def _status(error: BaseException) -> int | None:
+    """Of HTTP, where a server has answered with an error."""
     import requests
     from mlflow.exceptions import MlflowException
 
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code
+    if isinstance(error, MlflowException):
+        # MLflow 3.17 keeps the code of an answer that is not its own, and of a download, in its words only.
+        told = re.search(r"(?:failed with error code (\d{3})|\b(4\d\d) Client Error)", str(error))
+        return int(told[1] or told[2]) if told else error.get_http_status_code()
+    return None
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return _status(error) in (401, 403)
+
+
+def _refused(uri: str, error: BaseException) -> UserError:
+    user = os.environ.get(credentials.USERNAME)
+    who = f" to {user}" if user else " to the token" if os.environ.get("MLFLOW_TRACKING_TOKEN") else ""
+    return UserError(
+        f"{named(uri)}: refuses access{who} ({_status(error)}); takes {credentials.USERNAME} and "
+        f"{credentials.PASSWORD}, or MLFLOW_TRACKING_TOKEN, of someone who may use it"
+    )
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether the place where artifacts are kept has answered that there is no such one."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, FileNotFoundError) or _status(error) == 404:
+        return True
+    return isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def _passing(error: Exception) -> bool:
+    """Whether the same call may succeed later: a server that is gone or overloaded, a database that is locked."""
+    import requests
+
     if any(lasting in str(error) for lasting in ("disk is full", "readonly database", "No space left")):
         return False
-    if isinstance(error, MlflowException):
-        return error.get_http_status_code() >= 500 or error.get_http_status_code() == 429
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return error.response.status_code >= 500
+    if (status := _status(error)) is not None:
+        return status >= 500 or status == 429
     return isinstance(error, requests.RequestException)

@@ -23,9 +23,9 @@ from src.tracking import (
     NO_NUMBER,
     PREPROCESSING,
     SPLITS,
-    Damaged,
     Record,
     Store,
+    Unusable,
     artifact_path,
     predictions_path,
     sha256,
@@ -167,7 +167,7 @@ def _damaged(row: Mapping[str, Any], record: Record, store: Store, digests: Mapp
     path = artifact_path(row["variant"])
     try:
         found = sha256(store.file(record.run_id, path))
-    except Damaged as error:
+    except Unusable as error:
         return [str(error)]
     if found == row["digest"]:
         return []
@@ -190,7 +190,7 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     for split in SPLITS:
         try:
             before = Predictions.load(store.file(record.run_id, predictions_path(split)))
-        except (Damaged, ValueError, OSError, BadZipFile, KeyError) as error:
+        except (Unusable, ValueError, OSError, BadZipFile, KeyError) as error:
             problems.append(f"{predictions_path(split)}: {error}")
             continue
         now = predictions[split]
@@ -201,7 +201,7 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     for path in (AUDIT, PREPROCESSING):
         try:
             store.recorded(record, path)
-        except Damaged as error:
+        except Unusable as error:
             problems.append(str(error))
     found = audit.audit(artifact)
     metrics = {f"{name}_accuracy": each.accuracy for name, each in predictions.items()}
@@ -217,7 +217,7 @@ def _data_and_model(record: Record, store: Store) -> tuple[Dataset, Step]:
     try:
         settings = yaml.safe_load(store.file(record.run_id, "config.yaml").read_text(encoding="utf-8"))
         data, model = (step(group, settings[group], record.params[group]) for group in ("data", "model"))
-    except (Damaged, UserError, KeyError, yaml.YAMLError) as error:
+    except (Unusable, UserError, KeyError, yaml.YAMLError) as error:
         raise UserError(f"run {record.run_id}: its config.yaml can't be used here ({error})") from None
     return load_data(data, settings["seed"]), model
 

@@ -1,8 +1,10 @@
 """What several tests use: the program as a user runs it, in a folder of its own, and one sweep of the twelve."""
 
+import atexit
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from src.tracking import Record, Store
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "compression"
+STORE = ("MLFLOW_TRACKING_", "MLFLOW_EXPERIMENT_", "MLFLOW_REGISTRY_", "COMPRESSION_")
 # What a Mac lacks is taken away: see tests/mac/sitecustomize.py.
 MAC = {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests/mac"), str(ROOT)])}
 
@@ -54,6 +57,15 @@ class Place:
 
     def stages(self) -> list[str]:
         return sorted(record.name for record in self.store().search("tags.kind = 'stage'"))
+
+
+def pytest_configure() -> None:
+    """Neither the store that this shell uses, nor the locks of sweeps that run on this machine."""
+    for name in [name for name in os.environ if name.startswith(STORE)]:
+        del os.environ[name]
+    locks = tempfile.TemporaryDirectory()
+    os.environ["XDG_STATE_HOME"] = locks.name
+    atexit.register(locks.cleanup)
 
 
 def environment() -> dict[str, str]:

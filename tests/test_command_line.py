@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from src import run
 from src.cli import answers
 from src.cli.arguments import Line, in_hydras_order
 from src.cli.compose import as_told, composer
-from src.config import Config, Sweep, UserError, load
+from src.config import Config, Sweep, Tracking, UserError, load
 from src.plan import Job
 
 # --- What Hydra is told to compose is what runs ------------------------------------------------------------------
@@ -165,10 +166,13 @@ def test_a_job_is_told_apart_from_its_settings(composed: Callable[..., Any]) -> 
     class Named:
         name = told["variant"]
         key = told["stage"]
+        config = SimpleNamespace(tracking=Tracking("sqlite:///it's $a.db", "é"))
 
     (override,) = run._instructions(Job(Named(), Named()), "abc", 2)  # type: ignore[arg-type]
     config = line.loader.load_configuration("config", ["seed=1", override], run_mode=RunMode.RUN)
-    assert Sweep(**yaml.safe_load(config.hydra.job.env_set[run.INSTRUCTIONS])) == Sweep(**told)  # type: ignore[arg-type]
+    arrived = yaml.safe_load(config.hydra.job.env_set[run.INSTRUCTIONS])
+    assert Sweep(**arrived["sweep"]) == Sweep(**told)  # type: ignore[arg-type]
+    assert Tracking(**arrived["tracking"]) == Named.config.tracking
     assert config.hydra.job.override_dirname == "seed=1"
     assert "sweep" not in config
 

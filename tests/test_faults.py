@@ -1,5 +1,6 @@
 """What a fault costs: the stage that it hit, and nothing else. Real processes, killed for real."""
 
+import contextlib
 import os
 import random
 import re
@@ -7,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -187,12 +187,10 @@ def test_two_sweeps_at_once_do_each_stage_once(place: Place, undisturbed: tuple[
 def test_who_waits_for_another_sweep_says_for_what(
     place: Place,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
     first: str,
     second: str,
     said: str | None,
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(place.folder))  # apart from sweeps that run on this machine
     caplog.set_level("INFO", "src.locks")
     store, got_it = place.store(), threading.Event()
     held = {"stage": lambda: store.alone("key", "p1"), "working": locks.working, "in_quiet": locks.in_quiet}
@@ -252,6 +250,12 @@ def test_what_is_said_and_where_it_goes_does_not_change_a_key(undisturbed: tuple
     assert "from earlier runs: 3" in undisturbed[0].run(*SMALL, "plan=true", *same).stdout
 
 
+def fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "others").open("wb", buffering=0) as others:
+        while True:
+            others.write(bytes(1 << 16))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 def test_a_full_disk_fails_with_one_line_and_the_sweep_goes_on_when_there_is_room(
     place: Place, undisturbed: tuple[Place, dict[str, str]]
@@ -262,8 +266,15 @@ def test_a_full_disk_fails_with_one_line_and_the_sweep_goes_on_when_there_is_roo
         pytest.skip("can't mount")
     try:
         done = place.run(*SMALL)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), "what has no room for a store is told at once"
+        assert "can't be written (No space left on device); takes a place that can" in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        process = start(place, *SMALL)
+        wait_for(process, "train: small_cnn")
+        fill(disk)
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 1
+        assert "Traceback" not in errors
         subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
         done = place.run(*SMALL)
         assert done.returncode == 0, done.stderr
@@ -366,15 +377,20 @@ def test_a_server_that_goes_and_comes_back_mid_sweep_costs_nothing(
     (place.folder / "server").mkdir()
     server = Server(place.folder / "server", free_port(), f"sqlite:///{place.folder}/server/mlflow.db")
     try:
-        process = start(place, *SMALL, "tracking=server", f"tracking.uri={server.uri}")
+        secret = server.uri.replace("http://", "http://me:s3cr3t@")
+        process = start(place, *SMALL, "tracking=server", f"tracking.uri={secret}")
         wait_for(process, "train: small_cnn")
         server.stop()
         wait_for(process, "the tracking store does not answer")
         server.start()
         output, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
-        assert f'choose  make pick ARGS="tracking.uri={server.uri}"' in output
+        credentials = "MLFLOW_TRACKING_USERNAME=me MLFLOW_TRACKING_PASSWORD=***"
+        assert f'choose  {credentials} make pick ARGS="tracking.uri={server.uri}"' in output
         assert on_server(server) == undisturbed[1]
+        assert "s3cr3t" not in output + errors
+        told = [file for file in place.folder.rglob("*") if file.is_file() and b"s3cr3t" in file.read_bytes()]
+        assert not told, "neither a file of this folder, nor the server's database and artifacts"
     finally:
         server.stop()
     assert not (place.folder / "mlruns/mlflow.db").exists(), "all of it went through the server"

@@ -49,7 +49,8 @@ def product(**options: str) -> list[list[str]]:
 def test_what_is_composed_of_parts_is_what_hydra_composes(compose: plan.Compose, overrides: list[str]) -> None:
     whole = hydra_compose("config", overrides, return_hydra_config=True)
     choices = OmegaConf.to_container(whole.hydra.runtime.choices)
-    settings = OmegaConf.to_container(OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"]))
+    tasks = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
+    settings = OmegaConf.to_container(tasks, resolve=True)
     expected = load(settings, choices)
     found = compose(overrides)
     assert [getattr(found, f) for f in found.__dataclass_fields__ if f != "text"] == [

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config import Config, UserError, load
+from src.config import Config, UserError, load, plain
 from src.plan import Compose, group_of
 from src.tracking import check_writable
 
@@ -114,15 +115,16 @@ def as_told(overrides: Any) -> list[str]:
 def read(tasks: DictConfig, choices: Any) -> Composed:
     """`tasks` is the config without Hydra's own section; `choices` are of `hydra.runtime`."""
     settings: Any = OmegaConf.to_container(tasks, resolve=True)
-    names = re.findall(r"\w+", " ".join(re.findall(r"\$\{([^}]*)", OmegaConf.to_yaml(tasks))))
+    # What is of the environment alone, no other key can change.
+    names = re.findall(r"\w+", " ".join(re.findall(r"\$\{(?!oc\.env:)([^}]*)", OmegaConf.to_yaml(tasks))))
     return Composed(settings, dict(choices), frozenset(names))
 
 
 def checked(composed: Composed) -> Config:
-    text = yaml.dump(composed.settings, Dumper=_Dumper, sort_keys=False)
-    config = load(composed.settings, composed.choices, text, variables=composed.interpolated)
+    config = load(composed.settings, composed.choices, variables=composed.interpolated)
     check_writable(config.tracking)
-    return config
+    settings = composed.settings | {"tracking": plain(config.tracking)}  # without a password
+    return replace(config, text=yaml.dump(settings, Dumper=_Dumper, sort_keys=False))
 
 
 def _without(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src import benchmark, command, locks, report, stats
+from src import benchmark, command, credentials, locks, report, stats
 from src.audit import Layer
 from src.compare import conditions
 from src.compare.effects import damaged, effects
@@ -103,8 +103,9 @@ def show(closed: Closed, store: Store, parent: str) -> None:
     ui = ["--backend-store-uri", store.uri] if any(part.startswith("tracking.uri=") for part in settings) else []
     steps = {
         "report": str(closed.folder / REPORT),
-        "runs": store.url(parent) if store.is_server else _make("ui", ui),
-        "choose": _make("pick", settings) if any(row.paired for row in rows) else "",
+        "store": store.place,
+        "runs": store.url(parent) if store.is_server else credentials.to_give() + _make("ui", ui),
+        "choose": credentials.to_give() + _make("pick", settings) if any(row.paired for row in rows) else "",
     }
     for step, how in steps.items():
         if how:

@@ -15,7 +15,7 @@ from src.evaluate import Predictions
 from src.report.numbers import interval, percent, points, size, times
 from src.report.tables import RULE
 from src.terminal import Terminal
-from src.tracking import Damaged, Store, predictions_path
+from src.tracking import Store, Unusable, predictions_path
 
 USAGE = """\
 Usage: python -m src.compare sweep=A,B [KEY=VALUE …]
@@ -102,7 +102,7 @@ def _settings(store: Store, first: recorded.Sweep, second: recorded.Sweep) -> li
     for sweep in (first, second):
         try:
             config = yaml.safe_load(store.file(sweep.measured[0]["run_id"], "config.yaml").read_text(encoding="utf-8"))
-        except (Damaged, IndexError):
+        except (Unusable, IndexError):
             config = {}
         # A variant that was taken over from an earlier sweep has that one's config; timed and judged it was in this.
         timed: dict[str, Any] = next(filter(None, sweep.conditions["latency"]), {})
