@@ -354,15 +354,65 @@ class Mine(layers.Layer):
     def call(self, x):
         return x
 model(Mine(name="mine")).save("mine.keras")
+stem, second = layers.Conv2D(4, 1, name="stem"), layers.Conv2D(4, 1, name="second")
+base = keras.Sequential([layers.Input((8, 8, 1)), layers.Conv2D(4, 1, name="base")])
+half = keras.Sequential([layers.Input((8, 8, 4)), stem, second])
+whole = model(base, half)
+base.trainable = stem.trainable = False
+for suffix in ("keras", "h5"):
+    whole.save(f"frozen.{suffix}")
 """
 
 
-def test_what_keras_2_does_not_have_is_named_by_its_layer(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def of_keras_3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("of_keras_3")
     variables = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
-    done = subprocess.run([sys.executable, "-c", KERAS3], cwd=tmp_path, env=variables, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", KERAS3], cwd=folder, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+def training(path: Path, checkpoint: Path) -> list[str]:
+    """The layers with weights that train, in the model of a file and in the checkpoint that it becomes."""
+    model = saved.build(Saved(path=str(path)), (8, 8, 1), 3)
+    train.save(model, checkpoint)
+    found = [sorted({w.name.split("/")[-2] for w in m.trainable_weights}) for m in (model, train.restore(checkpoint))]
+    assert found[0] == found[1]
+    return found[0]
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_frozen_layers_of_keras_3_stay_frozen(suffix: str, of_keras_3: Path, tmp_path: Path) -> None:
     backend.prepare()
-    assert "layer relu (Relu) is Keras 3's, and Keras 2 has none like it" in refused(str(tmp_path / "ops.keras"))
-    assert "layer lambda (Lambda) holds code" in refused(str(tmp_path / "lambda.keras"))
-    assert "layer gate (Dense) has activation hard_sigmoid" in refused(str(tmp_path / "gate.keras"))
-    assert "layer mine (Mine) is not Keras's; takes its import path" in refused(str(tmp_path / "mine.keras"))
+    trains = training(of_keras_3 / f"frozen.{suffix}", tmp_path / "checkpoint.h5")
+    assert "second" in trains
+    assert not {"stem", "base"} & set(trains)
+
+
+@pytest.mark.parametrize("name", ["frozen.keras", "frozen.h5", "frozen"])
+def test_frozen_layers_of_keras_2_stay_frozen(name: str, tmp_path: Path) -> None:
+    L = layers()  # noqa: N806
+    base = sequential(L.Input((8, 8, 1)), L.Conv2D(4, 1, name="base"))
+    half = sequential(L.Input((8, 8, 4)), L.Conv2D(4, 1, name="stem"), L.Conv2D(4, 1, name="second"))
+    whole = sequential(L.Input((8, 8, 1)), base, half, L.Flatten(), L.Dense(3, name="top"))
+    base.trainable = half.layers[0].trainable = False
+    path = Path(save(whole, tmp_path / name))
+    assert training(path, tmp_path / "checkpoint.h5") == ["second", "top"]
+
+
+def test_a_layer_of_a_frozen_model_is_frozen_in_its_checkpoint(tmp_path: Path) -> None:
+    L = layers()  # noqa: N806
+    inner = sequential(L.Input((8, 8, 1)), L.Conv2D(4, 1, name="inner"))
+    whole = sequential(L.Input((8, 8, 1)), inner, L.Flatten(), L.Dense(3, name="top"))
+    inner.trainable = False
+    inner.layers[0].trainable = True  # of no effect in Keras 2, and only a SavedModel keeps the model's own flag
+    assert training(Path(save(whole, tmp_path / "frozen")), tmp_path / "checkpoint.h5") == ["top"]
+
+
+def test_what_keras_2_does_not_have_is_named_by_its_layer(of_keras_3: Path) -> None:
+    backend.prepare()
+    assert "layer relu (Relu) is Keras 3's, and Keras 2 has none like it" in refused(str(of_keras_3 / "ops.keras"))
+    assert "layer lambda (Lambda) holds code" in refused(str(of_keras_3 / "lambda.keras"))
+    assert "layer gate (Dense) has activation hard_sigmoid" in refused(str(of_keras_3 / "gate.keras"))
+    assert "layer mine (Mine) is not Keras's; takes its import path" in refused(str(of_keras_3 / "mine.keras"))
