@@ -1,8 +1,10 @@
 """What is printed, on terminals of every kind: those that lack a character get a plain one, and none ends a command."""
 
 import codecs
+import errno
 import io
 import sys
+from typing import Any
 
 from rich.console import Console
 
@@ -24,13 +26,20 @@ PLAIN = {
 
 
 class _ToWhoeverReads(io.FileIO):
-    """A file whose reader may go away, as `head` does: what nobody reads is no error."""
+    """A pipe whose reader may go away, as `head` does, or a terminal that may hang up: what nobody reads is no
+    error."""
 
-    def write(self, data: object) -> int:
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.gone = {errno.EPIPE, errno.EIO} if self.isatty() else {errno.EPIPE}
+
+    def write(self, data: Any) -> int:
         try:
-            return super().write(data) or 0  # type: ignore[arg-type]
-        except BrokenPipeError:
-            return len(memoryview(data))  # type: ignore[arg-type]
+            return super().write(data) or 0
+        except OSError as error:
+            if error.errno not in self.gone:
+                raise
+            return len(memoryview(data))
 
 
 def outlive_readers() -> None:
@@ -41,7 +50,7 @@ def outlive_readers() -> None:
         if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
             stream.flush()
             outliving = io.TextIOWrapper(
-                io.BufferedWriter(_ToWhoeverReads(stream.fileno(), "w", closefd=False)),
+                io.BufferedWriter(_ToWhoeverReads(stream.fileno())),
                 encoding=stream.encoding,
                 errors=stream.errors,
                 line_buffering=stream.line_buffering,
