@@ -69,7 +69,9 @@ class Settings:
     max_gzip: Annotated[
         Annotated[float, Field(gt=0)] | None, BeforeValidator(_to_bytes), Field(description="gzip bytes, such as 2MB")
     ] = None
-    max_latency_ms: Annotated[float, Field(gt=0, description="median latency, milliseconds")] | None = None
+    max_latency_ms: Annotated[
+        Annotated[float, Field(gt=0)] | None, Field(description="of the median latency at batch 1")
+    ] = None
     partial: Annotated[bool, Field(description="choose among what there is if a part of the sweep failed")] = False
     register: Annotated[bool, Field(description="false only says what would be chosen")] = True
     name: Annotated[str, Field(description="of the registered model; the experiment's if not given")] = ""

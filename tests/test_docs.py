@@ -1,5 +1,6 @@
 """What the pages say is so: their links, commands, settings, methods and metrics."""
 
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from conftest import ROOT, Place, default_composer
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from pydantic import TypeAdapter
 
 from src.cli.compose import CONF
 from src.plan import Compose
@@ -93,6 +95,12 @@ def known_settings() -> set[str]:
 def test_settings_on_a_page_are_in_conf(page: Path) -> None:
     named = {name for name in SETTING.findall(text(page)) if not name.endswith(FILES)}
     assert named <= known_settings()
+
+
+@pytest.mark.parametrize("module", ["src.pick", "src.verify", "src.export.__main__", "src.compare.__main__"])
+def test_help_says_what_every_setting_means(module: str) -> None:
+    settings = TypeAdapter(importlib.import_module(module).Settings).json_schema()["properties"]
+    assert not [name for name, said in settings.items() if name != "tracking" and not said.get("description")]
 
 
 def test_every_method_is_described() -> None:
