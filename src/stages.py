@@ -136,9 +136,9 @@ class Request:
 
 
 def perform(request: Request, store: Store) -> str:
-    """Has one stage done whose parent is in the store, records it there, and gives the id of its run.
+    """Has one stage done, whose parent is in the store, records it there, and gives the id of its run.
 
-    One process of a machine does a stage at a time: what another sweep has done meanwhile is used.
+    One process of a machine does a stage at a time. What another sweep has done meanwhile is used.
     """
     stage, sweep, reuse = request.stage, request.parent_run, request.config.reuse
     kind, name = ("variant", request.variant) if stage.group == "quant" else ("stage", stage.name)
@@ -225,7 +225,7 @@ def _parent(stage: Stage, store: Store) -> tuple[Path | None, float]:
 
 
 def _notes(stage: Stage, store: Store) -> tuple[str, ...]:
-    """Of the stages that a stage starts from, the first of them first."""
+    """The notes of the stages before this one, the first stage first."""
     if stage.parent is None:
         return ()
     record = store.finished("stage", [stage.parent.key])[stage.parent.key]
@@ -246,7 +246,7 @@ def _params(request: Request) -> dict[str, Any]:
     for step in (*config.transforms, config.quant):
         params[step.group] = step.name
         if hasattr(step.settings, "final_sparsity"):
-            # A number for every variant: the UI's plots draw a missing one at the end of the axis.
+            # Every variant gets a number: the UI's plots draw a missing one at the end of the axis.
             params[f"{step.group}_final_sparsity"] = 0.0 if step.name == "none" else step.settings.final_sparsity
         if step.group == request.stage.group:
             break

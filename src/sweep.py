@@ -82,7 +82,7 @@ def run(
     for damaged, why in planned.damaged:
         store.mark_damaged(damaged, why)
     log.info("store: %s%s", store.place, "" if there else " (new)")
-    # Of a large sweep a tenth of the time went into looking for garbage among modules that stay.
+    # Python looks for garbage among modules that stay: in a large sweep that took a tenth of the time.
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
     name = new_name()
@@ -118,8 +118,8 @@ def run(
 
 
 def _checked(planned: Plan) -> list[str]:
-    """What there is to say of each training's model before any stage is done. Raises `UserError` where it does not fit
-    its data."""
+    """Notes on the model of each training, before any stage is done. Raises `UserError` where a model does not fit its
+    data."""
     configs: dict[str, list[Config]] = {}
     for job in planned.jobs:
         configs.setdefault(job.variant.chain[0].key, []).append(job.variant.config)

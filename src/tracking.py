@@ -36,7 +36,7 @@ from src.credentials import TRACKING_URI
 log = logging.getLogger(__name__)
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# A server that does not answer is `_Patient`'s to wait for, which says so and stops when it was told to.
+# `_Patient` waits for a server that does not answer: it says so, and for no longer than it was told.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -110,7 +110,7 @@ class Away(Unusable):
 
 
 class NoAnswer(Told):
-    """The store has been waited for as long as it was to be."""
+    """The store did not answer for as long as it was to be waited for."""
 
 
 class Nothing(UserError):
@@ -480,7 +480,7 @@ class Store:
         return self._record(self.client.get_run(run_id))
 
     def of_sweep(self, sweep: str, run_ids: Iterable[str]) -> dict[str, Record]:
-        """Those runs by id, most of which are of the sweep and are read together."""
+        """Those runs by id. Most of them are of the sweep and are read together."""
         together = {record.run_id: record for record in self.search(f"tags.sweep = '{sweep}'", most=1_000_000)}
         return {run_id: together.get(run_id) or self.get(run_id) for run_id in run_ids}
 
@@ -507,7 +507,7 @@ class Store:
         return local
 
     def _has_artifacts(self, run_id: str) -> bool:
-        """Whether the place where artifacts are kept has any of the run: else it is that place which is away."""
+        """Whether there are any artifacts of the run. Where there are none, the place that keeps them may be away."""
         try:
             return bool(self._artifacts(run_id).list_artifacts())
         except (NoAnswer, UserError):
@@ -812,7 +812,7 @@ def _may_be_sqlite(path: Path) -> bool:
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    """Of `sqlite:///FILE`, which SQLAlchemy takes with a driver and with settings as well."""
+    """The file of `sqlite:///FILE`; SQLAlchemy takes that with a driver and with settings as well. None for others."""
     scheme, separator, rest = uri.partition(":///")
     return Path(rest.partition("?")[0]) if separator and scheme.partition("+")[0] == "sqlite" else None
 

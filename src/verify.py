@@ -149,7 +149,7 @@ def _training(
 
 
 def _edited(row: Mapping[str, Any], record: Record) -> Iterator[str]:
-    """Where the run no longer says what the sweep's comparison says, which was written when it was closed."""
+    """Where the run differs from what `comparison.json` said of it when the sweep was closed."""
     for name, value in row.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or name == "needs_images":
             continue
@@ -213,7 +213,7 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
 
 
 def _data_and_model(record: Record, store: Store) -> tuple[Dataset, Step]:
-    """From the settings that were recorded: of all of them only these, whatever others there were or came later."""
+    """The data and the model, from the recorded settings. Others are not read: a version may have its own."""
     try:
         settings = yaml.safe_load(store.file(record.run_id, "config.yaml").read_text(encoding="utf-8"))
         data, model = (step(group, settings[group], record.params[group]) for group in ("data", "model"))

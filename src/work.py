@@ -169,15 +169,15 @@ def _measured_artifact(work: Work) -> Trained:
 
 
 def _no_number(predicted: Mapping[str, Predictions], weights: Sequence[str]) -> str:
-    """Why a variant can't be trusted, as a phrase that goes on from its name; empty where it can."""
+    """Why a variant can't be trusted, as a phrase that follows its name; empty where it can."""
     others = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
     made = f"is made from weights that are no numbers: {weights[0]}{others}" if weights else ""
     return "; it ".join(filter(None, [without_number(predicted), made]))
 
 
 def _preprocessing(config: Config, data: Dataset, test: Predictions, logits: bool) -> dict[str, Any]:
-    """What turns a user's image into what the model takes, and what it gives into labels; with one test image as
-    base64 of a PNG file and what this variant says of it."""
+    """How a user's image becomes the model's input, and its output a label. With one test image, as base64 of a PNG
+    file, and the class that this variant gives it."""
     of_data = config.data.settings
     shown = int(np.argmax(test.predicted != NO_CLASS))  # the first image that has a class; the first where none has
     pixels = data.test.read(np.array([shown]))[0]

@@ -275,7 +275,7 @@ class _Instances:
 
 
 def _jobs(artifacts: Mapping[str, Path], workloads: Mapping[str, Workload]) -> tuple[dict[str, _Job], list[Failure]]:
-    """How each is run; and those of which that can't be said."""
+    """How each file is run; and the files for which that can't be said."""
     jobs, failures = {}, []
     for name, path in artifacts.items():
         try:
@@ -518,7 +518,8 @@ def _ratios(times_ms: Mapping[str, np.ndarray], reference: str, config: Benchmar
 
 
 def call(ratio: Interval, noise_floor: float) -> Call:
-    """What may be said of a ratio of latencies: nothing unless its interval excludes 1 and it exceeds the floor."""
+    """What can be claimed of a ratio of latencies: nothing unless its interval excludes 1 and it exceeds the noise
+    floor."""
     if ratio.low <= 1 <= ratio.high or max(ratio.estimate, 1 / ratio.estimate) <= 1 + noise_floor:
         return "no difference"
     return "faster" if ratio.estimate < 1 else "slower"
@@ -549,7 +550,7 @@ def _ask(action: str, patience_seconds: float, **request: Any) -> dict[str, Any]
 
 
 def _reason(text: str) -> str:
-    """What LiteRT says of a model, in one line of which there is no more than a person reads."""
+    """What LiteRT says of a model, in one line and cut to a length that a person reads."""
     line = " ".join(re.sub(r"(?<=\S)(?=Node number \d)", "; ", text).split())
     return line if len(line) <= REASON_LENGTH else line[: REASON_LENGTH - 2].rstrip() + " …"
 

@@ -113,7 +113,7 @@ def show(closed: Closed, store: Store, parent: str) -> None:
 
 
 def footnotes(comparison: report.Comparison) -> Iterator[str]:
-    """What those words of the table mean that it can't explain itself, a line each."""
+    """Explains the words of the table that need it, a line each."""
     for row in comparison.rows:
         if row.no_number and not row.is_baseline:
             yield f"{row.label} {row.no_number}: such an image counts as wrong, and the variant is never chosen."
@@ -372,7 +372,7 @@ def _sweep(
 
 
 def _publish(sweep: report.Sweep, store: Store, parent: str) -> Path:
-    """Into the parent run, and into a folder of this machine, which is given."""
+    """Writes the page and the figures into the parent run and into a folder of this machine; gives the folder."""
     folder = REPORTS / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     if unreadable := dict.fromkeys(line for comparison in sweep.comparisons for line in comparison.unreadable):

@@ -7,7 +7,7 @@ from src.config import UserError
 if TYPE_CHECKING:
     import tf_keras
 
-# What these give is of the kind that they are given: a mean of probabilities is one, a mean of logits as well.
+# Their output is of the same kind as their input: a mean of probabilities is a probability, a mean of logits a logit.
 PASSES = (
     "Average",
     "AveragePooling2D",
@@ -35,7 +35,7 @@ def check_classes(model: "tf_keras.Model", classes: int, key: str = "model") -> 
 
 
 def gives_logits(model: "tf_keras.Model", declared: bool | None = None) -> bool:
-    """Whether what `model` gives is logits, not probabilities: `declared`, or as its last layer says.
+    """Whether `model` gives logits and not probabilities: as `declared`, else as its last layer says.
 
     Raises `UserError` where the last layer is neither a softmax nor linear and nothing is declared.
     """
@@ -56,7 +56,7 @@ def gives_logits(model: "tf_keras.Model", declared: bool | None = None) -> bool:
 
 
 def _last(model: "tf_keras.Model") -> Any:
-    """The layer that makes the scores, inside nested models and seen through what only passes them on."""
+    """The layer that makes the scores: inside nested models, and before layers that only pass scores on."""
     import tf_keras
 
     tensor = model.outputs[0]

@@ -122,8 +122,8 @@ def _check_whole(model: Any, key: str) -> None:
 
 
 def _freeze_layers(model: "tf_keras.Model") -> None:
-    """Has the layers of a frozen model be frozen themselves: a checkpoint keeps their flags, and not the model's
-    (tf_keras 2.21)."""
+    """Freezes the layers of a frozen model: a checkpoint keeps the flags of layers, and not that of a model (tf_keras
+    2.21)."""
     import tf_keras
 
     for part in model._flatten_layers():
