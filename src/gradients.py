@@ -74,8 +74,8 @@ def _of_filters(op: Any, images: Any, outputs: Any) -> Any:
     """The gradient of filters `[1, 1, channels, filters]` from images `[n, height, width, channels]` and the gradient
     of the outputs: the convolution sees one pixel of each stride, and multiplies.
 
-    A mean over one pixel takes those out, in less than a tenth of the time of a strided slice. With the product it is as
-    fast as the kernel, where that is sound.
+    A mean over one pixel takes those out, in less than a tenth of the time of a strided slice. With the product it is
+    as fast as the kernel, where that is sound.
     """
     import tensorflow as tf
 
