@@ -49,7 +49,7 @@ format: $(STAMP)  ## mend what lint can mend
 	$(BIN)/ruff check --fix .
 
 ui: $(STAMP)  ## the MLflow UI on what was recorded, at http://localhost:5000 (ARGS="--port 5001" for another)
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db $(ARGS)
+	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}" $(ARGS)
 
 lock: $(STAMP)  ## resolve requirements.lock anew
 	bash scripts/lock.sh $(BIN)/uv

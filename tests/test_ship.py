@@ -420,6 +420,28 @@ def test_a_swapped_pair_of_artifacts_is_found(twelve, capsys: pytest.CaptureFixt
     assert re.search(r"model/p2-f16.tflite: .*: it is that of p1-f16", said)
 
 
+def test_what_only_looks_changes_nothing_of_a_store(twelve, tmp_path: Path) -> None:
+    place, store = twelve[0], twelve[0].folder / "mlruns"
+    _, run_id = artifact_of(place, "none-f16")
+
+    def files() -> dict[str, str]:
+        kept = [file for file in store.rglob("*") if file.is_file() and "hydra" not in file.relative_to(store).parts]
+        # SQLite's index of the write-ahead log says who reads.
+        return {str(file): tracking.sha256(file) for file in kept if file.suffix != ".db-shm"}
+
+    before = files()
+    for name, arguments, codes in (
+        ("run", ["-m", "experiment=smoke", "plan=true"], (0,)),
+        ("verify", [run_id], (0,)),
+        ("compare", [f"sweep={first_sweep(place).name},latest"], (0, 2)),  # 2 where there is one sweep only
+        ("pick", [f"sweep={first_sweep(place).name}", "register=false", "max_drop=0.9"], (0,)),
+        ("export", [f"run={run_id}", f"to={tmp_path / 'device'}"], (0,)),
+    ):
+        done = ask(place, name, *arguments)
+        assert done.returncode in codes, done.stderr
+        assert files() == before, name
+
+
 # --- Across sweeps ---------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
-from src import command, recorded
+from src import command, recorded, writable
 from src.config import STRICT, Tracking, UserError
 from src.export import Exported, is_ours, write
 from src.tracking import Record
@@ -47,6 +47,7 @@ def export(wanted: Settings) -> None:
         raise UserError(
             f"to={wanted.to}: holds other files; takes a folder that is new, empty, or made by this command"
         )
+    writable.check(folder, f"to={wanted.to}")
     store = recorded.open_store(wanted.tracking)
     if wanted.run:
         run_id = wanted.run
