@@ -21,12 +21,10 @@ from conftest import Place, environment
 from src import command, pick, recorded, serving, tracking, verify
 from src.compare import __main__ as compare
 from src.compare.across import difference, differing
-from src.config import Tracking, UserError
+from src.config import UserError
 from src.evaluate import Predictions
 from src.export import __main__ as export
 from src.tracking import Record, artifact_path
-
-NOWHERE = Tracking("sqlite:///nowhere.db", "x")
 
 
 def first_sweep(place: Place) -> Record:
@@ -51,61 +49,6 @@ def here(place: Place, name: str, *arguments: str) -> None:
     schema, work = COMMANDS[name]
     uri = f"tracking.uri=sqlite:///{place.folder}/mlruns/mlflow.db"
     work(command.parse([uri, *arguments], schema, "run" if name == "verify" else None))
-
-
-# --- Choosing --------------------------------------------------------------------------------------------------
-
-
-def row(name: str, high: float, gzip_bytes: float, latency_ms: float | None = 1.0, **more: Any) -> dict[str, Any]:
-    """A variant whose drop on the validation split is estimated at 0 and may be up to `high`."""
-    split = {
-        "validation_accuracy_drop": 0.0,
-        "validation_accuracy_drop_low": -high,
-        "validation_accuracy_drop_high": high,
-    }
-    rest = {"latency_ms_median": latency_ms, "tflite_bytes": 2 * gzip_bytes, "failed": None, "is_baseline": False}
-    return {"variant": name, "training": "", "gzip_bytes": gzip_bytes, **split, **rest, **more}
-
-
-ROWS = [
-    row("none-none", 0.0, 900.0, is_baseline=True),
-    row("small", 0.03, 100.0, 0.5),
-    row("sure", 0.005, 300.0, 1.0),
-    row("fast", 0.008, 400.0, 0.2),
-    row("untimed", 0.001, 350.0, None),
-    row("broken", 0.0, 1.0, failed="can't be run: crashes the interpreter (SIGSEGV)"),
-]
-
-
-@pytest.mark.parametrize(
-    ("settings", "chosen"),
-    [
-        ({}, "sure"),
-        ({"risk": "point"}, "small"),
-        ({"max_drop": 0.05}, "small"),
-        ({"minimize": "latency"}, "fast"),
-        ({"minimize": "tflite_bytes"}, "sure"),
-        ({"max_latency_ms": 0.5}, "fast"),
-        ({"max_gzip": "0.3kB"}, "sure"),
-    ],
-)
-def test_the_least_of_those_that_are_sure_to_be_within_the_constraints(settings: dict[str, Any], chosen: str) -> None:
-    found = pick.candidates(ROWS, pick.Settings(tracking=NOWHERE, **settings))
-    assert found[0].row["variant"] == chosen
-    assert not found[0].refused
-    assert "none-none" not in {candidate.row["variant"] for candidate in found}, "the dense baseline is no choice"
-
-
-def test_each_other_one_is_refused_for_a_reason_that_says_by_how_much() -> None:
-    found = pick.candidates(ROWS, pick.Settings(tracking=NOWHERE, max_gzip="350B", max_latency_ms=0.8))
-    reasons = {candidate.row["variant"]: "; ".join(candidate.refused) for candidate in found}
-    assert reasons["small"] == "may drop up to 3.0 points: 2.0 above max_drop"
-    assert reasons["sure"] == "1.00 ms: 0.2 ms above max_latency_ms"
-    assert reasons["fast"] == "400 B: 50 B above max_gzip"
-    assert reasons["untimed"] == "has no latency_ms_median"
-    assert reasons["broken"].startswith("can't be run")
-    # 350 B instead of 400 is nearer than 0.8 ms instead of 1.
-    assert found[0].row["variant"] == "fast"
 
 
 WRONG = [

@@ -1,0 +1,176 @@
+"""Which variant is chosen, and what is said of each other one. `make mutants` runs these: all quick."""
+
+import math
+from typing import Any
+
+import pytest
+
+from src import pick
+from src.config import Tracking
+
+
+def wanted(**settings: Any) -> pick.Settings:
+    return pick.Settings(tracking=Tracking("sqlite:///nowhere.db", "x"), **settings)
+
+
+def row(name: str, high: float, gzip_bytes: float, latency_ms: float | None = 1.0, **more: Any) -> dict[str, Any]:
+    """A variant whose drop on the validation split is estimated at 0 and may be up to `high`."""
+    split = {
+        "validation_accuracy_drop": 0.0,
+        "validation_accuracy_drop_low": -high,
+        "validation_accuracy_drop_high": high,
+    }
+    rest = {"latency_ms_median": latency_ms, "tflite_bytes": 2 * gzip_bytes, "failed": None, "is_baseline": False}
+    return {"variant": name, "training": "", "gzip_bytes": gzip_bytes, **split, **rest, **more}
+
+
+ROWS = [
+    row("none-none", 0.0, 900.0, is_baseline=True),
+    row("small", 0.03, 100.0, 0.5),
+    row("sure", 0.005, 300.0, 1.0),
+    row("fast", 0.008, 400.0, 0.2),
+    row("untimed", 0.001, 350.0, None),
+    row("broken", 0.0, 1.0, failed="can't be run: crashes the interpreter (SIGSEGV)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "chosen"),
+    [
+        ({}, "sure"),
+        ({"risk": "point"}, "small"),
+        ({"max_drop": 0.05}, "small"),
+        ({"minimize": "latency"}, "fast"),
+        ({"minimize": "tflite_bytes"}, "sure"),
+        ({"max_latency_ms": 0.5}, "fast"),
+        ({"max_gzip": "0.3kB"}, "sure"),
+    ],
+)
+def test_the_least_of_those_that_are_sure_to_be_within_the_constraints(settings: dict[str, Any], chosen: str) -> None:
+    found = pick.candidates(ROWS, wanted(**settings))
+    assert found[0].row["variant"] == chosen
+    assert not found[0].refused
+    assert "none-none" not in {candidate.row["variant"] for candidate in found}, "the dense baseline is no choice"
+
+
+def test_each_other_one_is_refused_for_a_reason_that_says_by_how_much() -> None:
+    found = pick.candidates(ROWS, wanted(max_gzip="350B", max_latency_ms=0.8))
+    reasons = {candidate.row["variant"]: "; ".join(candidate.refused) for candidate in found}
+    assert reasons["small"] == "may drop up to 3.0 points: 2.0 above max_drop"
+    assert reasons["sure"] == "1.00 ms: 0.2 ms above max_latency_ms"
+    assert reasons["fast"] == "400 B: 50 B above max_gzip"
+    assert reasons["untimed"] == "has no latency_ms_median"
+    assert reasons["broken"].startswith("can't be run")
+    # 350 B instead of 400 is nearer than 0.8 ms instead of 1.
+    assert found[0].row["variant"] == "fast"
+
+
+def test_what_is_nearer_comes_first_and_what_can_not_be_measured_last() -> None:
+    found = pick.candidates(ROWS, wanted(max_gzip="350B", max_latency_ms=0.8))
+    # 400 of 350 bytes; 1 ms of 0.8; 3 points of 1; then what has no latency or can't be run, the smaller first.
+    assert [candidate.row["variant"] for candidate in found] == ["fast", "sure", "small", "broken", "untimed"]
+    assert [candidate.excess for candidate in found] == pytest.approx([400 / 350, 1 / 0.8, 3, math.inf, math.inf])
+
+
+def alone(settings: dict[str, Any], **more: Any) -> pick.Candidate:
+    (found,) = pick.candidates([row("x", **{"high": 0.0, "gzip_bytes": 500.0, **more})], wanted(**settings))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "variant", "reasons", "excess"),
+    [
+        # What a constraint names is allowed.
+        ({"max_drop": 0.01}, {"high": 0.01}, (), 0),
+        ({"max_drop": 0}, {"high": 0.0}, (), 0),
+        ({"max_gzip": 500}, {}, (), 0),
+        ({"max_latency_ms": 1}, {}, (), 0),
+        ({"max_drop": 0.01}, {"high": 0.0105}, ("may drop up to 1.1 points: 0.1 above max_drop",), 1.05),
+        # Below half a tenth of a point, 0.0 above would say nothing.
+        ({"max_drop": 0.01}, {"high": 0.0104}, ("may drop up to 1.040 points: 0.040 above max_drop",), 1.04),
+        ({"max_drop": 0}, {"high": 0.0005}, ("may drop up to 0.1 points: 0.1 above max_drop",), math.inf),
+        ({"max_drop": 0.01}, {"high": 0.51}, ("may drop up to 51.0 points: 50.0 above max_drop",), 51),
+        ({"max_drop": 0.01}, {"high": 0.02, "gzip_bytes": 1e6}, ("may drop up to 2.0 points: 1.0 above max_drop",), 2),
+        ({"max_drop": 0}, {"high": 0.02}, ("may drop up to 2.0 points: 2.0 above max_drop",), math.inf),
+        ({"max_drop": 0.01, "risk": "point"}, {"high": 0.5}, (), 0),
+        (
+            {"max_drop": 0.01, "risk": "point"},
+            {"validation_accuracy_drop": 0.04},
+            ("drops 4.0 points: 3.0 above max_drop",),
+            4,
+        ),
+        ({"max_gzip": 499}, {}, ("500 B: 1 B above max_gzip",), 500 / 499),
+        ({"max_gzip": 200, "max_drop": 0.01}, {"high": 0.011}, None, 2.5),  # the larger of two counts
+        ({"max_gzip": 400, "max_drop": 0.01}, {"high": 0.02}, None, 2),
+        ({"max_latency_ms": 0.4}, {}, ("1.00 ms: 0.6 ms above max_latency_ms",), 2.5),
+        ({"max_latency_ms": 0.4}, {"latency_ms": None}, ("has no latency_ms_median",), math.inf),
+        ({"minimize": "latency"}, {"latency_ms": None}, ("has no latency_ms_median",), math.inf),
+        ({"minimize": "latency"}, {"latency_ms": 0.0}, (), 0),
+        ({"minimize": "latency"}, {"latency_ms": None, "high": 0.02}, None, 2),
+        ({}, {"failed": "can't be run", "high": 0.5}, ("can't be run",), math.inf),
+        ({}, {"no_number": "gives no number"}, ("gives no number",), math.inf),
+        ({}, {"validation_accuracy_drop": None}, ("was not compared on the validation split",), math.inf),
+        ({"max_gzip": 400, "max_latency_ms": 0.5}, {}, None, 2),
+    ],
+)
+def test_why_one_is_refused_and_by_what_factor(
+    settings: dict[str, Any], variant: dict[str, Any], reasons: tuple[str, ...] | None, excess: float
+) -> None:
+    found = alone(settings, **variant)
+    assert found.excess == pytest.approx(excess)
+    assert bool(found.refused) == (excess > 0)
+    if reasons is not None:
+        assert found.refused == reasons
+
+
+def test_one_that_exceeds_two_constraints_is_told_both() -> None:
+    found = alone({"max_gzip": 400, "max_latency_ms": 0.5})
+    assert found.refused == ("500 B: 100 B above max_gzip", "1.00 ms: 0.5 ms above max_latency_ms")
+
+
+def test_the_baseline_of_its_own_training_has_to_give_numbers() -> None:
+    rows = [
+        row("none-none", 0.0, 900.0, training="seed=0", is_baseline=True, no_number="gives no number"),
+        row("none-none", 0.0, 900.0, training="seed=1", is_baseline=True),
+        row("p1-drq", 0.0, 100.0, training="seed=0"),
+        row("p1-drq", 0.0, 200.0, training="seed=1"),
+    ]
+    found = pick.candidates(rows, wanted())
+    assert [candidate.label for candidate in found] == ["seed=1 p1-drq", "seed=0 p1-drq"]
+    assert found[0].refused == ()
+    assert found[1].refused == ("its dense baseline gives no number",)
+
+
+def test_of_those_that_can_not_be_chosen_what_was_not_measured_comes_first() -> None:
+    rows = [row("slow", 0.0, 100.0, 0.5, failed="can't be run"), row("untimed", 0.0, 200.0, None)]
+    assert [c.row["variant"] for c in pick.candidates(rows, wanted(minimize="latency"))] == ["untimed", "slow"]
+
+
+def test_of_equally_good_ones_the_smaller_comes_first() -> None:
+    rows = [row("larger", 0.0, 400.0), row("smaller", 0.0, 300.0)]
+    assert [c.row["variant"] for c in pick.candidates(rows, wanted(minimize="latency"))] == ["smaller", "larger"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("250", 250),
+        ("250B", 250),
+        ("500kB", 500_000),
+        ("2MB", 2_000_000),
+        (" 2 mb ", 2_000_000),
+        (".5GB", 500_000_000),
+        ("2KiB", 2048),
+        ("1.5MiB", 1_572_864),
+        ("1GiB", 1_073_741_824),
+        (77, 77),
+    ],
+)
+def test_bytes_in_the_units_that_people_write(text: str | int, count: float) -> None:
+    assert wanted(max_gzip=text).max_gzip == count
+
+
+@pytest.mark.parametrize("text", ["2apples", "MB", "-2MB", "2.MB", "1e6", ""])
+def test_what_is_no_number_of_bytes_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="takes bytes, such as 2MB, 500kB or"):
+        wanted(max_gzip=text)
