@@ -55,6 +55,7 @@ TARGETS = (
         "src/pick.py", ("tests/test_pick.py",), ("_to_bytes", "MINIMIZE", "UNITS", "candidates", "_refused", "_drop")
     ),
     Target("src/prune.py", ("tests/test_masks.py",), ("mask", "_nth_smallest")),
+    Target("src/audit/__init__.py", ("tests/test_audit_numbers.py",)),
     Target(
         "src/data/__init__.py",
         ("tests/data/test_splits.py",),

@@ -12,7 +12,8 @@ from ai_edge_litert import schema_py_generated as schema
 @dataclass
 class T:
     """A tensor. `values` makes it a constant; `buffer` is the number of one that others have as well; `behind` puts
-    the values behind the flatbuffer."""
+    the values behind the flatbuffer; `axis` is the dimension that has a scale each; `sparse` says that zeros are left
+    out of the values, `blockwise` that the scales are in a tensor of their own."""
 
     name: str | None
     shape: Sequence[int]
@@ -23,6 +24,9 @@ class T:
     open: Sequence[int] = ()
     buffer: int | None = None
     behind: bool = False
+    axis: int = 0
+    sparse: bool = False
+    blockwise: bool = False
 
 
 @dataclass
@@ -84,6 +88,13 @@ def _tensor(given: T, model: Any, shared: dict[int, int], behind: list[tuple[Any
         tensor.quantization = schema.QuantizationParametersT()
         tensor.quantization.scale = list(given.scales)
         tensor.quantization.zeroPoint = list(given.zero_points) or [0] * len(given.scales)
+        tensor.quantization.quantizedDimension = given.axis
+    if given.blockwise:
+        tensor.quantization = schema.QuantizationParametersT()
+        tensor.quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+        tensor.quantization.details = schema.BlockwiseQuantizationT()
+    if given.sparse:
+        tensor.sparsity = schema.SparsityParametersT()
     if given.buffer in shared:
         tensor.buffer = shared[given.buffer]
     elif given.values is not None:

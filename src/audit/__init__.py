@@ -288,14 +288,13 @@ def _read(model: Model, attribute: bool) -> tuple[list[Tensor], list[Operator]]:
     stored: dict[int, tuple[int, str]] = {}  # by buffer: the subgraph and the name of the tensor that was first
     for g, graph in enumerate(model.graphs):
         weights = {i for i, tensor in enumerate(graph.tensors) if _is_weight(model, tensor)}
-        # Weights in half precision, or sparse, reach their operator through a DEQUANTIZE or DENSIFY.
-        unpacked = {
-            operation.outputs[0]: operation.inputs[0]
-            for operation in graph.operations
-            if operation.name in ("DEQUANTIZE", "DENSIFY") and operation.inputs[0] in weights
-        }
-        for i in sorted(unpacked, reverse=True):  # DENSIFY, then DEQUANTIZE
-            unpacked[i] = unpacked.get(unpacked[i], unpacked[i])
+        # Weights in half precision, or sparse, reach their operator through a DEQUANTIZE, a DENSIFY or both.
+        unpacked: dict[int, int] = {}
+        for operation in graph.operations:  # in the order in which they run: DENSIFY, then DEQUANTIZE
+            if operation.name in ("DEQUANTIZE", "DENSIFY"):
+                packed = unpacked.get(operation.inputs[0], operation.inputs[0])
+                if packed in weights:
+                    unpacked[operation.outputs[0]] = packed
         listed: set[int] = set()
         buffers: set[int] = set()
         for k, operation in enumerate(graph.operations):

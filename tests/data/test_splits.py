@@ -93,6 +93,35 @@ def test_every_split_gets_an_image_of_the_smallest_class(count):
     assert sorted(np.concatenate(list(parts.values()))) == list(range(50 + count))
 
 
+def test_three_classes_are_split_each_by_itself():
+    labels = np.repeat([2, 0, 1], [20, 40, 60])
+    parts = stratified(labels, ["a", "b", "c"], {"validation": 0.1, "test": 0.25}, 0, "data=test")
+    assert {name: np.bincount(labels[rows]).tolist() for name, rows in parts.items()} == {
+        "validation": [4, 6, 2],
+        "test": [10, 15, 5],
+        "train": [26, 39, 13],
+    }
+
+
+@pytest.mark.parametrize(("count", "shares", "expected"), [(3, (0.5, 0.5), (1, 1, 1)), (40, (0.001, 0.2), (1, 8, 31))])
+def test_no_split_is_left_without_an_image_of_a_class(count, shares, expected):
+    labels = np.zeros(count, int)
+    parts = stratified(labels, ["a"], dict(zip(("validation", "test"), shares, strict=True)), 0, "data=test")
+    assert tuple(len(rows) for rows in parts.values()) == expected
+
+
+def test_a_label_that_no_class_has_is_an_error():
+    with pytest.raises(ValueError, match="zip"):
+        stratified(np.repeat([0, 1, 2], 10), CLASSES, SHARES, 0, "data=test")
+
+
+def test_a_single_image_is_told_as_one():
+    with pytest.raises(UserError, match=r"class 'dog' has 1 usable image; takes at least 2 of each class"):
+        stratified(np.array([0] * 50 + [1]), CLASSES, {"test": 0.5}, 0, "data.path=x")
+    with pytest.raises(UserError, match=r"class 'dog' has 0 usable images; takes at least 2 of each class"):
+        stratified(np.array([0] * 50), CLASSES, {"test": 0.5}, 0, "data.path=x")
+
+
 def test_a_class_with_fewer_images_than_splits_is_one_line():
     with pytest.raises(UserError) as caught:
         stratified(np.array([0] * 50 + [1] * 2), CLASSES, SHARES, 0, "data.path=x")
@@ -106,6 +135,13 @@ def test_a_class_that_a_given_split_lacks_is_one_line():
     images, labels = arrays(40)
     with pytest.raises(UserError, match="no image of class 'dog' in test; takes at least one in each split"):
         made({"train": (images, labels), "test": (images[labels == 0], labels[labels == 0])})
+    with pytest.raises(UserError, match="no image of class 'dog' in train"):
+        made({"train": (images, np.zeros(40, int))}, classes=["cat", "dog", "eel"])
+
+
+def test_the_shape_is_that_of_an_image():
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 6, 3), dtype=np.uint8)
+    assert made({"train": (images, np.arange(40) % 2)}).shape == (4, 6, 3)
 
 
 def test_the_same_image_in_two_splits_is_noted():
@@ -132,6 +168,30 @@ def test_many_examples_are_cut_short():
     assert note.startswith("40 distinct images are in more than one split: ")
     assert note.count(" = ") == 3
     assert note.endswith(", …")
+
+
+def test_as_many_examples_as_are_shown_are_not_cut_short():
+    train, test = arrays(40), arrays(8, 1)
+    test[0][:3] = train[0][:3]
+    (note,) = made({"train": train, "test": test}).notes
+    assert note.startswith("3 distinct images are in more than one split: ")
+    assert note.count(" = ") == 3
+    assert "…" not in note
+
+
+@pytest.mark.parametrize(("rare", "cut"), [(3, ""), (4, ", …")])
+def test_of_many_rare_classes_three_are_named(rare, cut):
+    labels = np.concatenate([np.zeros(100, int), np.repeat(np.arange(rare) + 1, 9)])
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 4, 4, 1), dtype=np.uint8)
+    (note,) = made({"train": (images, labels)}, classes=list("abcde")[: rare + 1]).notes
+    assert note == (
+        f"{rare} of {rare + 1} classes have less than a tenth of the images of the largest (a 100): b 9, c 9, d 9{cut}"
+    )
+
+
+def test_a_tenth_of_the_images_of_the_largest_class_is_not_rare():
+    images = np.random.default_rng(0).integers(0, 256, (110, 4, 4, 1), dtype=np.uint8)
+    assert made({"train": (images, (np.arange(110) >= 100).astype(int))}).notes == ()
 
 
 def test_rare_classes_are_noted():
@@ -185,6 +245,13 @@ def test_preprocessing_is_rescale_mean_and_std_per_channel():
     found = preprocess(image, Preprocess(rescale=1 / 255, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 2.0)))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0, 0, 0], [1, 1, 0])
+
+
+def test_preprocessing_turns_the_channels_round_where_the_model_takes_them_so():
+    image = np.array([[[10, 20, 30]]], np.uint8)
+    for order, expected in (("rgb", [9, 18, 27]), ("bgr", [29, 18, 7])):
+        how = Preprocess(rescale=1.0, channel_order=order, mean=(1.0, 2.0, 3.0))
+        np.testing.assert_allclose(preprocess(image, how)[0, 0], expected)
 
 
 def test_the_names_of_the_splits():
