@@ -22,7 +22,7 @@ from src.tflite import Granularity, Model, Operation, Port
 Computes = Literal["integer", "hybrid", "float", "nothing", "unknown"]
 
 GZIP_LEVEL = 6  # the default of gzip, and what the field's tutorials report
-CHUNK = 1 << 20
+CHUNK = 1_048_576  # bytes
 
 # Operators that only move numbers, convert or make them, or call other operators: in float they are no loss.
 MOVES = {
@@ -155,7 +155,7 @@ class Audit:
                 sum(t.values for t in group),
                 sum(t.zeros for t in group),
                 sum(t.bytes for t in group),
-                None if any(t.gzip_bytes is None for t in group) else sum(t.gzip_bytes or 0 for t in group),
+                None if None in (sizes := [t.gzip_bytes for t in group]) else sum(filter(None, sizes)),
             )
             for name, group in groups.items()
         )
@@ -292,20 +292,21 @@ def _read(model: Model, attribute: bool) -> tuple[list[Tensor], list[Operator]]:
         unpacked: dict[int, int] = {}
         for operation in graph.operations:  # in the order in which they run: DENSIFY, then DEQUANTIZE
             if operation.name in ("DEQUANTIZE", "DENSIFY"):
-                packed = unpacked.get(operation.inputs[0], operation.inputs[0])
+                (given,), (result,) = operation.inputs, operation.outputs
+                packed = unpacked.get(given, given)
                 if packed in weights:
-                    unpacked[operation.outputs[0]] = packed
+                    unpacked[result] = packed
         listed: set[int] = set()
         buffers: set[int] = set()
         for k, operation in enumerate(graph.operations):
-            if operation.outputs and operation.outputs[0] in unpacked:
+            if unpacked.keys() & operation.outputs:
                 continue
             inputs = [i for i in operation.inputs if i >= 0]
             mine = [unpacked.get(i, i) for i in inputs if unpacked.get(i, i) in weights]
             own = [graph.tensors[i] for i in mine]
-            given = [graph.tensor(i) for i in operation.outputs if i >= 0]
-            layer = _layer([*own, *given]) or f"#{k} {operation.name}"
-            activations = given + [graph.tensor(i) for i in inputs if i not in weights and i not in unpacked]
+            results = [graph.tensor(i) for i in operation.outputs if i >= 0]
+            layer = _layer([*own, *results]) or f"#{k} {operation.name}"
+            activations = results + [graph.tensor(i) for i in inputs if i not in weights and i not in unpacked]
             in_float = any(tflite.dtype(tensor) in FLOATS for tensor in activations)
             hybrid = any(i in weights and tflite.dtype(graph.tensors[i]) not in FLOATS for i in inputs)
             operators.append(
@@ -317,7 +318,8 @@ def _read(model: Model, attribute: bool) -> tuple[list[Tensor], list[Operator]]:
                     operation.custom,
                 )
             )
-            for i, tensor in zip(mine, own, strict=True):
+            for i in mine:
+                tensor = graph.tensors[i]
                 # What another subgraph holds as well is the same weight in another signature.
                 where, first = stored.setdefault(tensor.Buffer(), (g, tflite.tensor_name(tensor)))
                 if i not in listed and where == g:
@@ -374,14 +376,14 @@ def _zero(tensor: Any, stored: np.ndarray, shape: tuple[int, ...], sparse: bool)
         raise ValueError("a sparse tensor with a zero point per channel")
     axis = quantization.QuantizedDimension()
     along = points.reshape([-1 if k == axis else 1 for k in range(len(shape))])
-    return np.broadcast_to(along, shape).reshape(-1)
+    return np.broadcast_to(along, shape).ravel()
 
 
 def _values(raw: np.ndarray, dtype: str) -> np.ndarray:
     """The stored values, flat; packed ones unpacked to a byte each, low bits first."""
     if bits := PACKED_BITS.get(dtype):
         shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        unpacked = ((raw[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)
+        unpacked = ((raw[:, None] >> shifts) & ((1 << bits) - 1)).ravel()
         return unpacked if dtype.startswith("u") else (unpacked << (8 - bits)).view(np.int8) >> (8 - bits)
     if dtype in WITHOUT_SIGN:
         kind, mask = WITHOUT_SIGN[dtype]
@@ -464,7 +466,7 @@ def _differences(found: Audit, asked: Asked, tolerance: float) -> Iterator[str]:
             f"Sparsity was lost on the way: {asked.sparsity:.1%} of the weights were pruned, "
             f"{sparsity:.1%} are zero in the file."
         )
-    if asked.sparsity > 0 and not any(tensor.sparse_encoded for tensor in found.tensors):
+    if asked.sparsity and not any(tensor.sparse_encoded for tensor in found.tensors):
         yield (
             "Pruning can't make it faster on this runtime: its weights are stored densely, and dense kernels multiply "
             "zeros like any other number. The zeros only make the file smaller once it is compressed."
