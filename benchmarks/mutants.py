@@ -1,7 +1,7 @@
 """Changes the code that every number rests on, one place at a time, and asks its fast tests whether they notice.
 
     make setup EXTRAS=dev,mutants
-    make mutants                           all of `TARGETS`, a few minutes on two cores
+    make mutants                           all of `TARGETS`, ten minutes on two cores
     make mutants ARGS="src/stats.py"       one of them
 
 The changes are cosmic-ray's: an operator for its neighbour, a number by one, a condition turned round, a loop without

@@ -193,8 +193,9 @@ def mask(weights: np.ndarray, sparsity: float, exactly: bool = False) -> np.ndar
     size = np.abs(weights)
     threshold = _nth_smallest(size, weights.size - keep)
     stays = size >= threshold
-    if exactly and (excess := int(stays.sum()) - keep) > 0:
-        stays.reshape(-1)[np.flatnonzero(size == threshold)[:excess]] = False
+    if exactly:
+        excess = max(0, int(stays.sum()) - keep)
+        stays.flat[np.flatnonzero(size == threshold)[:excess]] = False
     return stays.astype(weights.dtype)
 
 

@@ -62,3 +62,27 @@ def test_the_smallest_and_the_largest_numbers_that_there_are() -> None:
 def test_a_kernel_that_does_not_lie_in_one_piece() -> None:
     weights = np.random.default_rng(2).normal(size=(12, 8)).astype(np.float32)
     assert np.array_equal(mask(weights.T[::2], 0.5), smallest_zeroed(weights.T[::2], 0.5))
+
+
+def test_exactly_takes_the_first_of_those_as_large_as_the_threshold() -> None:
+    weights = np.array([2, 1, -2, 2, 3, 0, 0, 2], np.float32)
+    assert mask(weights, 0.75, exactly=True).tolist() == [0, 0, 0, 0, 1, 0, 0, 1]
+    assert mask(weights, 0.5, exactly=True).tolist() == [0, 0, 1, 1, 1, 0, 0, 1]  # one too many
+    assert mask(weights, 0.375, exactly=True).tolist() == mask(weights, 0.375).tolist() == [1, 0, 1, 1, 1, 0, 0, 1]
+    assert mask(weights, 0.5, exactly=False).tolist() == mask(weights, 0.5).tolist() == [1, 0, 1, 1, 1, 0, 0, 1]
+    assert mask(np.full(6, 0.25, np.float32), 0.5, exactly=True).tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_exactly_reaches_the_share_of_a_kernel_however_it_lies() -> None:
+    weights = np.random.default_rng(3).integers(-2, 3, (12, 8)).astype(np.float32)
+    for kernel in (weights, weights.T, weights.T[::2], weights[:, ::-1]):
+        for sparsity in (0.0, 0.3, 0.5, 0.8, 1.0):
+            found = mask(kernel, sparsity, exactly=True)
+            assert found.sum() == max(1, round(kernel.size * (1 - sparsity)))
+            assert np.abs(kernel)[found == 0].max(initial=0) <= np.abs(kernel)[found == 1].min()
+
+
+def test_weights_that_are_no_numbers_do_not_stay_and_take_no_other_with_them() -> None:
+    weights = np.array([np.nan, np.nan, 2, 2], np.float32)
+    for exactly in (False, True):
+        assert mask(weights, 0.25, exactly).tolist() == [0, 0, 1, 1]

@@ -267,7 +267,7 @@ def entropy_bits(values: np.ndarray, zero: np.ndarray) -> float:
 
 
 def _entropy(counts: np.ndarray) -> float:
-    counts = counts[counts > 0].astype(float)
+    counts = counts[counts.nonzero()].astype(float)
     return float(-(counts * np.log2(counts / counts.sum())).sum()) if len(counts) else 0.0
 
 
