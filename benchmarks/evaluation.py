@@ -1,4 +1,4 @@
-"""Images per second through `src.evaluate.predict`, beside what it replaces and what it can't exceed.
+"""Images per second through `src.measure.accuracy.predict`, beside what it replaces and what it can't exceed.
 
     python -m benchmarks.evaluation [small_cnn] [vgg26m] [seconds=20]
 
@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.artifacts import CLASSES, SHAPES, artifacts
-from src.config import Preprocess
 from src.data import Split, in_memory, preprocess
-from src.evaluate import _Model, predict
+from src.measure.accuracy import _Model, predict
+from src.settings.config import Preprocess
 
 HOW = Preprocess()
 TURNS = 5

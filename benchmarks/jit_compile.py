@@ -16,8 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from src import backend
-from src.config import Application, Architecture, MobileNetV2
+from src.machine import tensorflow as backend
+from src.settings.config import Application, Architecture, MobileNetV2
 
 # Of each model: its settings, the size of its images, the images of a batch, the steps of a turn.
 MODELS: dict[str, tuple[Architecture, int, int, int]] = {

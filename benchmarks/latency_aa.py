@@ -1,4 +1,5 @@
-"""Whether `src.benchmark` finds differences that are there and none that are not, and agrees with LiteRT's own tool.
+"""Whether `src.measure.latency` finds differences that are there and none that are not, and agrees with LiteRT's own
+tool.
 
     python -m benchmarks.latency_aa [comparisons=20] [models=chain20,vgg26m-fiq]
 
@@ -22,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.artifacts import FOLDER, artifacts, convert
-from src.benchmark import measure
-from src.config import Benchmark
+from src.measure.latency import measure
+from src.settings.config import Benchmark
 
 SHAPE = (16, 16, 32)
 TURNS = 5
@@ -96,7 +97,7 @@ def main(comparisons: int, models: list[str]) -> None:
             add(table, f"{name} A/A", compare(path_of(name), copy, comparisons), comparisons)
     add(table, "planted 5 %", compare(chain(20), chain(21), comparisons), comparisons)
     Console().print(table)
-    medians = Table("file", "src.benchmark ms", "litert-benchmark ms", "ratio")
+    medians = Table("file", "src.measure.latency ms", "litert-benchmark ms", "ratio")
     for name in models:
         ours, theirs = agreement(path_of(name))
         medians.add_row(name, f"{ours:.4g}", f"{theirs:.4g}", f"{ours / theirs:.3f}")

@@ -2,7 +2,7 @@
 
     make setup EXTRAS=dev,mutants
     make mutants                           all of `TARGETS`, ten minutes on two cores
-    make mutants ARGS="src/stats.py"       one of them
+    make mutants ARGS="src/measure/stats.py"       one of them
 
 The changes are cosmic-ray's: an operator for its neighbour, a number by one, a condition turned round, a loop without
 its body. Nothing is written: each change runs in a forked process that has the changed module in place of the real one.
@@ -50,12 +50,12 @@ class Target:
 
 
 TARGETS = (
-    Target("src/stats.py", ("tests/test_stats.py",)),
+    Target("src/measure/stats.py", ("tests/test_stats.py",)),
     Target(
         "src/pick.py", ("tests/test_pick.py",), ("_to_bytes", "MINIMIZE", "UNITS", "candidates", "_refused", "_drop")
     ),
-    Target("src/prune.py", ("tests/test_masks.py",), ("mask", "_nth_smallest")),
-    Target("src/audit/__init__.py", ("tests/test_audit_numbers.py",)),
+    Target("src/methods/prune.py", ("tests/test_masks.py",), ("mask", "_nth_smallest")),
+    Target("src/measure/audit/__init__.py", ("tests/test_audit_numbers.py",)),
     Target(
         "src/data/__init__.py",
         ("tests/data/test_splits.py",),

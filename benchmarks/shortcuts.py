@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.jit_compile import CLASSES, MODELS
-from src import backend, gradients
+from src.machine import tensorflow as backend
+from src.methods import gradients
 
 BATCH, STEPS = 8, 10
 WIDTHS = (1, 2, 4, 8)  # what the channels are divided by

@@ -31,8 +31,8 @@ from concurrent.futures import ThreadPoolExecutor
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from src import audit, backend, machine, run, work
-from src.config import load
-from src.evaluate import predict
+from src.settings.config import load
+from src.measure.accuracy import predict
 
 logging.basicConfig(level=logging.INFO)
 folder = Path(tempfile.mkdtemp())

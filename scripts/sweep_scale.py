@@ -19,11 +19,13 @@ import numpy as np
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
-from src import compare, plan, sweep
 from src.cli.compose import CONF, composer
 from src.data import dataset
-from src.evaluate import Predictions
-from src.tracking import AUDIT, CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
+from src.measure.accuracy import Predictions
+from src.results import compare
+from src.store.tracking import AUDIT, CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
+from src.sweep import plan
+from src.sweep import running as sweep
 
 POLICIES, SCHEMES = 10, 8
 # A real file that a real interpreter runs: closing loads and times what the sweep recorded.

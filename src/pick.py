@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
-from src import command, credentials, recorded, serving
-from src.config import STRICT, Tracking
-from src.report.numbers import interval, percent, points, size, three, times
-from src.stats import Interval
+from src.cli import command
+from src.measure.stats import Interval
+from src.results import recorded, serving
+from src.results.report.numbers import interval, percent, points, size, three, times
+from src.settings import credentials
+from src.settings.config import STRICT, Tracking
 
 USAGE = """\
 Usage: python -m src.pick [KEY=VALUE …]

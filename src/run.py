@@ -24,17 +24,21 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from src import credentials, interrupt, stages, sweep, worker, writable
 from src.cli import saved
 from src.cli.answers import in_one_line, refuse_what_is_no_text
 from src.cli.arguments import Line, grid, in_hydras_order, parsed
 from src.cli.compose import CONF, as_told, check_names_of_folders, checked, composer, read
 from src.cli.help import groups
-from src.config import Config, Sweep, UserError
+from src.console import interrupt
+from src.console.terminal import outlive_readers, plain_where_needed
 from src.data import dataset
-from src.plan import Job
-from src.terminal import outlive_readers, plain_where_needed
-from src.tracking import Store, reason
+from src.machine import writable
+from src.pipeline import stages, worker
+from src.settings import credentials
+from src.settings.config import Config, Sweep, UserError
+from src.store.tracking import Store, reason
+from src.sweep import running as sweep
+from src.sweep.plan import Job
 
 ERRORS = Path("mlruns/hydra/errors.log")
 INSTRUCTIONS = "COMPRESSION_JOB"  # the key under which a job finds what it is told

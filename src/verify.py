@@ -12,13 +12,17 @@ import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
-from src import audit, benchmark, command, compare, machine, recorded, report
-from src.config import STRICT, Compare, Step, Tracking, UserError, check, step
-from src.config import Benchmark as BenchmarkSettings
+from src.cli import command
 from src.data import Dataset, load_data
-from src.evaluate import Predictions, predict
-from src.stats import Interval
-from src.tracking import (
+from src.machine import system as machine
+from src.measure import audit
+from src.measure import latency as benchmark
+from src.measure.accuracy import Predictions, predict
+from src.measure.stats import Interval
+from src.results import compare, recorded, report
+from src.settings.config import STRICT, Compare, Step, Tracking, UserError, check, step
+from src.settings.config import Benchmark as BenchmarkSettings
+from src.store.tracking import (
     AUDIT,
     NO_NUMBER,
     PREPROCESSING,

@@ -13,9 +13,9 @@ import pytest
 from hydra import compose
 
 from src.cli.compose import composer
-from src.config import Tracking
-from src.plan import Compose
-from src.tracking import Record, Store
+from src.settings.config import Tracking
+from src.store.tracking import Record, Store
+from src.sweep.plan import Compose
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "compression"

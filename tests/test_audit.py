@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from artifacts import PRUNED_SHARE, SCHEMES, Tiny
 
-from src.audit import Asked, audit, differences, entropy_bits, gives_probabilities, left_in_float
-from src.config import UserError
+from src.measure.audit import Asked, audit, differences, entropy_bits, gives_probabilities, left_in_float
+from src.settings.config import UserError
 
 LAYERS = ("conv2d", "depthwise_conv2d", "conv2d_1", "dense", "dense_1")
 # Kernel and bias of each: 3*3*3*16+16, 3*3*16+16, 3*3*16*32+32, 6*6*32*64+64, 64*5+5
@@ -149,7 +149,10 @@ def test_a_file_that_crashes_the_interpreter_can_be_audited(tiny: Tiny) -> None:
 
 
 def test_neither_audit_nor_benchmark_imports_tensorflow() -> None:
-    program = "import sys, src.audit, src.benchmark, src.evaluate; print([m for m in sys.modules if 'tensorflow' in m])"
+    program = (
+        "import sys, src.measure.audit, src.measure.latency, src.measure.accuracy; "
+        "print([m for m in sys.modules if 'tensorflow' in m])"
+    )
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

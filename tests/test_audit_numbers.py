@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from foreign import G, Op, T, options, tflite
 
-from src.audit import (
+from src.measure.audit import (
     CHUNK,
     COMPRESSORS,
     Asked,
@@ -28,7 +28,7 @@ from src.audit import (
     layer_of,
     left_in_float,
 )
-from src.config import UserError
+from src.settings.config import UserError
 
 Write = Callable[..., Path]
 
@@ -481,7 +481,7 @@ def test_compressors_that_there_are_not(write: Write, monkeypatch: pytest.Monkey
     path = write(two_layers())
     with pytest.raises(UserError, match=r"^audit\.compressors=rar: takes of gzip6, gzip9, xz, zstd$"):
         audit(path, compressors=("gzip6", "rar", "zip"))
-    monkeypatch.setattr("src.audit.find_spec", lambda name: None)
+    monkeypatch.setattr("src.measure.audit.find_spec", lambda name: None)
     assert audit(path, compressors=("xz",)).compressors
     with pytest.raises(UserError, match="zstd: takes the package zstandard"):
         audit(path, compressors=("zstd",))

@@ -20,16 +20,16 @@ from artifacts import SCHEMES, Tiny
 from conftest import Place
 from rich.console import Console
 
-from src import recorded
-from src import report as pages
-from src.benchmark import FIRST_LOOK, NEXT_LOOK, Plan, Report, allocate, call, measure, precise
-from src.benchmark.__main__ import notes, parse, show
-from src.config import Benchmark, Compare, UserError, plain
-from src.export.__main__ import conditions
-from src.report.figures import Drawn
-from src.report.page import page
-from src.stats import Interval, bootstrap_ratio
-from src.tracking import Record
+from src.benchmark import notes, parse, show
+from src.export import conditions
+from src.measure.latency import FIRST_LOOK, NEXT_LOOK, Plan, Report, allocate, call, measure, precise
+from src.measure.stats import Interval, bootstrap_ratio
+from src.results import recorded
+from src.results import report as pages
+from src.results.report.figures import Drawn
+from src.results.report.page import page
+from src.settings.config import Benchmark, Compare, UserError, plain
+from src.store.tracking import Record
 
 QUICK = Benchmark(instances=3, rounds=3, warmup=1)
 
@@ -267,7 +267,7 @@ def test_wrong_input_is_told_before_anything_is_run(tiny: Tiny, arguments: list[
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("module", ["src.benchmark", "src.audit"])
+@pytest.mark.parametrize("module", ["src.measure.latency", "src.measure.audit"])
 def test_wrong_input_is_one_line_and_exit_code_2(place: Place, module: str) -> None:
     done = place.run("nothing.tflite", module=module)
     assert (done.returncode, done.stdout) == (2, "")

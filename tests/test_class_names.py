@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from src.cli.compose import CONF, Composed, checked
-from src.config import ImageFolder, Npz, UserError, check
 from src.data import image_folder, npz
-from src.tracking import Store
+from src.settings.config import ImageFolder, Npz, UserError, check
+from src.store.tracking import Store
 
 NAMES = ("01", "1e3", "no", "null", "true", "~", "1_000", "2020-01-01", "5.", "0x10", "-1E-2")
 

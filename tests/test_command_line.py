@@ -23,8 +23,8 @@ from src import run
 from src.cli import answers
 from src.cli.arguments import Line, in_hydras_order
 from src.cli.compose import as_told, composer
-from src.config import Config, Sweep, Tracking, UserError, load
-from src.plan import Job
+from src.settings.config import Config, Sweep, Tracking, UserError, load
+from src.sweep.plan import Job
 
 # --- What Hydra is told to compose is what runs ------------------------------------------------------------------
 

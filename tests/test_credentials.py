@@ -9,10 +9,13 @@ import pytest
 from conftest import STORE, Place, default_composer
 from hydra import compose, initialize_config_dir
 
-from src import command, credentials, pick, plan, run
+from src import pick, run
+from src.cli import command
 from src.cli.compose import CONF
-from src.config import Tracking, check
-from src.tracking import reason
+from src.settings import credentials
+from src.settings.config import Tracking, check
+from src.store.tracking import reason
+from src.sweep import plan
 
 SECRET = "s3cr3t"
 

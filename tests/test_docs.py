@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from pydantic import TypeAdapter
 
 from src.cli.compose import CONF
-from src.plan import Compose
+from src.sweep.plan import Compose
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"]
 SECTIONS = ("augment", "audit", "benchmark", "compare", "data", "model", "prune", "quant", "tracking", "train")
@@ -97,7 +97,7 @@ def test_settings_on_a_page_are_in_conf(page: Path) -> None:
     assert named <= known_settings()
 
 
-@pytest.mark.parametrize("module", ["src.pick", "src.verify", "src.export.__main__", "src.compare.__main__"])
+@pytest.mark.parametrize("module", ["src.pick", "src.verify", "src.export", "src.compare"])
 def test_help_says_what_every_setting_means(module: str) -> None:
     settings = TypeAdapter(importlib.import_module(module).Settings).json_schema()["properties"]
     assert not [name for name, said in settings.items() if name != "tracking" and not said.get("description")]

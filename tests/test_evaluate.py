@@ -9,9 +9,9 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from artifacts import CLASSES, PREPROCESS, SCHEMES, SHAPE, Tiny
 
-from src.config import Preprocess, UserError
 from src.data import Split, in_memory, preprocess
-from src.evaluate import Predictions, predict
+from src.measure.accuracy import Predictions, predict
+from src.settings.config import Preprocess, UserError
 
 
 def one_by_one(artifact: Path, images: np.ndarray, how: Preprocess) -> np.ndarray:

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import MAC, Place, environment
 
-from src import locks, tracking
-from src.config import Tracking
+from src.machine import locks
+from src.settings.config import Tracking
+from src.store import tracking
 
 SMALL = (
     "-m",
@@ -191,7 +192,7 @@ def test_who_waits_for_another_sweep_says_for_what(
     second: str,
     said: str | None,
 ) -> None:
-    caplog.set_level("INFO", "src.locks")
+    caplog.set_level("INFO", "src.machine.locks")
     store, got_it = place.store(), threading.Event()
     held = {"stage": lambda: store.alone("key", "p1"), "working": locks.working, "in_quiet": locks.in_quiet}
 

@@ -17,13 +17,13 @@ from conftest import ROOT, Place
 from foreign import G, Op, T, chain, counting, dense, lookup, tflite
 from rich.console import Console
 
-from src import artifact_files
-from src.artifact_files import digits, names
-from src.audit import Audit, audit, gives_probabilities, is_sparse_encoded, layer_of
-from src.audit.__main__ import notes, run, show
-from src.benchmark.workload import workload
-from src.config import UserError
-from src.terminal import shown
+from src.audit import notes, run, show
+from src.cli import files as artifact_files
+from src.cli.files import digits, names
+from src.console.terminal import shown
+from src.measure.audit import Audit, audit, gives_probabilities, is_sparse_encoded, layer_of
+from src.measure.latency.workload import workload
+from src.settings.config import UserError
 
 Write = Callable[..., Path]
 
@@ -199,7 +199,7 @@ def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to become")
-@pytest.mark.parametrize("module", ["src.audit", "src.benchmark"])
+@pytest.mark.parametrize("module", ["src.measure.audit", "src.measure.latency"])
 def test_a_file_that_may_not_be_read_is_one_line(write: Write, module: str) -> None:
     path = write(dense("x", "w", "y"))
     path.chmod(0)

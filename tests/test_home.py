@@ -9,9 +9,9 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from src import config
-from src.config import ImageFolder, UserError
 from src.data import image_folder
+from src.settings import config
+from src.settings.config import ImageFolder, UserError
 
 
 # Python takes the first for a user of whom no home is known; the second can't be made.

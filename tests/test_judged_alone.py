@@ -9,12 +9,12 @@ import pytest
 from conftest import Place, default_composer
 from hydra import initialize_config_dir
 
-from src import compare, report
 from src.cli.compose import CONF
-from src.config import Benchmark, Compare
-from src.evaluate import Predictions
-from src.report import figures
-from src.report.page import page
+from src.measure.accuracy import Predictions
+from src.results import compare, report
+from src.results.report import figures
+from src.results.report.page import page
+from src.settings.config import Benchmark, Compare
 
 LABELS = np.arange(200) % 2
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.prune import mask
+from src.methods.prune import mask
 
 
 def smallest_zeroed(weights: np.ndarray, sparsity: float) -> np.ndarray:

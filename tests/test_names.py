@@ -10,10 +10,12 @@ import pytest
 from conftest import default_composer
 from hydra import compose, initialize_config_dir
 
-from src import plan, recorded, report, sweep
 from src.cli.compose import CONF
-from src.config import Tracking, UserError
-from src.tracking import Store
+from src.results import recorded, report
+from src.settings.config import Tracking, UserError
+from src.store.tracking import Store
+from src.sweep import plan
+from src.sweep import running as sweep
 
 
 def test_sweeps_that_begin_in_the_same_second_have_names_of_their_own() -> None:

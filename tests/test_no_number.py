@@ -13,15 +13,18 @@ import pytest
 from artifacts import BRIGHT, PREPROCESS, SHAPE, Tiny
 from conftest import Place, environment
 
-from src import compare, export, pick, report, serving, stats, train
-from src.benchmark import Latency
-from src.compare.effects import damaged
-from src.config import Compare, Preprocess, Tracking, UserError, check, plain
+from src import pick
 from src.data import Dataset, in_memory, preprocess
-from src.evaluate import NO_CLASS, Predictions, predict, without_number
-from src.report import figures
-from src.report.page import page, sentence
-from src.stats import Interval
+from src.measure import stats
+from src.measure.accuracy import NO_CLASS, Predictions, predict, without_number
+from src.measure.latency import Latency
+from src.measure.stats import Interval
+from src.methods import train
+from src.results import compare, export, report, serving
+from src.results.compare.effects import damaged
+from src.results.report import figures
+from src.results.report.page import page, sentence
+from src.settings.config import Compare, Preprocess, Tracking, UserError, check, plain
 
 
 def bright(tiny: Tiny) -> np.ndarray:

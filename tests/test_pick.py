@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from src import pick
-from src.config import Tracking
+from src.settings.config import Tracking
 
 
 def wanted(**settings: Any) -> pick.Settings:

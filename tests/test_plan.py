@@ -15,9 +15,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from src import plan
 from src.cli.compose import CONF
-from src.config import load
+from src.settings.config import load
+from src.sweep import plan
 
 
 @pytest.fixture

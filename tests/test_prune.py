@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src import backend, prune, train
-from src.config import Augment, Layers, MagnitudePruning, Preprocess, UserError
 from src.data import Dataset, in_memory
+from src.machine import tensorflow as backend
+from src.methods import prune, train
+from src.settings.config import Augment, Layers, MagnitudePruning, Preprocess, UserError
 
 PRUNING = MagnitudePruning(
     schedule="polynomial",

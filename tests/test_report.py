@@ -13,12 +13,12 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from scripts import screenshots
-from src import report
-from src.compare import footnotes
-from src.config import Compare
-from src.report import figures, numbers
-from src.report.page import page, sentence
-from src.stats import Interval, PairedDrop, Verdict, paired_drop, verdict
+from src.measure.stats import Interval, PairedDrop, Verdict, paired_drop, verdict
+from src.results import report
+from src.results.compare import footnotes
+from src.results.report import figures, numbers
+from src.results.report.page import page, sentence
+from src.settings.config import Compare
 
 LOOKS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
 

@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 from conftest import Place, environment
 
-from src import command, pick, recorded, serving, tracking, verify
-from src.compare import __main__ as compare
-from src.compare.across import difference, differing
-from src.config import UserError
-from src.evaluate import Predictions
-from src.export import __main__ as export
-from src.tracking import Record, artifact_path
+from src import compare, export, pick, verify
+from src.cli import command
+from src.measure.accuracy import Predictions
+from src.results import recorded, serving
+from src.results.compare.across import difference, differing
+from src.settings.config import UserError
+from src.store import tracking
+from src.store.tracking import Record, artifact_path
 
 
 def first_sweep(place: Place) -> Record:
@@ -166,8 +167,8 @@ print(json.dumps([given, "tensorflow" in sys.modules]))
 
 def test_what_is_served_is_what_was_measured(twelve, champion: Record, tmp_path: Path) -> None:
     """All test images through the registered model: the class that the sweep recorded for each."""
-    from src.config import step
     from src.data import load_data
+    from src.settings.config import step
 
     place, store = twelve[0], twelve[0].store()
     recorded = Predictions.load(store.file(champion.run_id, "predictions/test.npz"))
@@ -273,7 +274,7 @@ def test_every_scheme_is_exported_with_an_example_that_gives_what_was_measured(t
 
 
 def test_the_logged_model_carries_the_modules_that_it_needs_and_no_others() -> None:
-    names = {str(file.relative_to(serving.ROOT)) for file in serving.carried("src.serving")}
+    names = {str(file.relative_to(serving.ROOT)) for file in serving.carried("src.results.serving")}
     assert {"serving.py", "evaluate.py", "data/decode.py", "__init__.py"} <= names
     assert not {"tracking.py", "stages.py", "train.py", "run.py"} & names
 
@@ -416,7 +417,7 @@ def test_settings_that_differ_are_named_by_their_keys() -> None:
 
 
 def test_no_command_imports_tensorflow(place: Place) -> None:
-    modules = "src.pick, src.verify, src.export.__main__, src.compare.__main__"
+    modules = "src.pick, src.verify, src.export, src.compare"
     code = f"import sys, {modules}; print('tensorflow' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=place.folder, env=environment(), capture_output=True, text=True, check=True

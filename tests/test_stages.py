@@ -8,9 +8,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from src import backend, convert, prune, train
 from src.cli.compose import CONF
-from src.config import (
+from src.data import digits
+from src.machine import tensorflow as backend
+from src.methods import convert, prune, train
+from src.models import small_cnn, vgg26m
+from src.settings.config import (
     Architecture,
     Augment,
     Digits,
@@ -23,9 +26,7 @@ from src.config import (
     UserError,
     check,
 )
-from src.data import digits
-from src.models import small_cnn, vgg26m
-from src.tracking import sha256
+from src.store.tracking import sha256
 
 PRUNING = MagnitudePruning(
     schedule="polynomial",

@@ -7,8 +7,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from src import stats
-from src.stats import Interval, PairedDrop, Verdict
+from src.measure import stats
+from src.measure.stats import Interval, PairedDrop, Verdict
 
 
 def paired(both: int, right_to_wrong: int, wrong_to_right: int, neither: int) -> PairedDrop:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from src import stats
-from src.compare import across
-from src.stats import PairedDrop, Verdict
+from src.measure import stats
+from src.measure.stats import PairedDrop, Verdict
+from src.results.compare import across
 
 Table = tuple[int, int, int, int]
 

@@ -20,11 +20,13 @@ from pathlib import Path
 import pytest
 from conftest import Place, environment
 
-from src import locks, pick, plan, recorded, tracking, verify, writable
-from src.compare import __main__ as compare
-from src.config import Tracking, UserError
-from src.export import __main__ as export
-from src.tracking import CHECKPOINT, Away, Damaged, NoAnswer, Nothing, Store
+from src import compare, export, pick, verify
+from src.machine import locks, writable
+from src.results import recorded
+from src.settings.config import Tracking, UserError
+from src.store import tracking
+from src.store.tracking import CHECKPOINT, Away, Damaged, NoAnswer, Nothing, Store
+from src.sweep import plan
 
 
 def at(folder: Path, experiment: str = "compression") -> Tracking:
@@ -364,8 +366,8 @@ def test_who_looks_makes_no_store_and_no_experiment(project: tuple[Path, str], t
 
 READS = """
 import sys
-from src.config import Tracking
-from src.tracking import CHECKPOINT, Store
+from src.settings.config import Tracking
+from src.store.tracking import CHECKPOINT, Store
 store = Store(Tracking(uri=sys.argv[1], experiment="compression", retry_seconds=0), looking=True)
 print(store.recorded(store.get(sys.argv[2]), CHECKPOINT).read_text(encoding="utf-8"))
 """

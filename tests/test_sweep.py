@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import Place, environment
 
-from src import tracking
+from src.store import tracking
 
 VARIANTS = {f"{p}-{q}" for p in ("none", "p1", "p2") for q in ("none", "drq", "fiq", "f16")}
 

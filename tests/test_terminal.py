@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Place, environment
 
-from src import report, terminal
-from src.stats import Interval, PairedDrop, Verdict
+from src.console import terminal
+from src.measure.stats import Interval, PairedDrop, Verdict
+from src.results import report
 
 ASCII = {"PYTHONIOENCODING": "ascii"}
 TERMINALS = {
@@ -34,7 +35,7 @@ def ask(folder: Path, settings: dict[str, str], *command: str) -> tuple[int, str
 def test_a_word_in_every_stream_is_printed_with_what_there_is(tmp_path: Path, settings: dict[str, str]) -> None:
     code = """
 import logging, sys
-from src.terminal import plain_where_needed
+from src.console.terminal import plain_where_needed
 plain_where_needed()
 logging.basicConfig(stream=sys.stderr, format="%(message)s")
 print("−0.3 ± 0.1 – 2 × faster → d… ─ Zoë \\udce9")
@@ -51,7 +52,7 @@ logging.warning("28 × 28 × 1")
 
 
 def test_where_all_can_be_shown_nothing_changes(tmp_path: Path) -> None:
-    code = "from src.terminal import plain_where_needed as p; p(); print('−0.3 ± 0.1 ─ Zoë')"
+    code = "from src.console.terminal import plain_where_needed as p; p(); print('−0.3 ± 0.1 ─ Zoë')"
     utf_8 = environment() | {"PYTHONIOENCODING": "utf-8"}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=utf_8, capture_output=True)
     assert done.stdout.decode() == "−0.3 ± 0.1 ─ Zoë\n"
@@ -60,14 +61,14 @@ def test_where_all_can_be_shown_nothing_changes(tmp_path: Path) -> None:
 COMMANDS = [
     ("src.run", "--help"),
     ("src.pick", "--help"),
-    ("src.export", "--help"),
+    ("src.results.export", "--help"),
     ("src.verify", "--help"),
-    ("src.compare", "--help"),
-    ("src.benchmark", "--help"),
-    ("src.audit", "--help"),
+    ("src.results.compare", "--help"),
+    ("src.measure.latency", "--help"),
+    ("src.measure.audit", "--help"),
     ("src.run", "data=image_folder", "data.path='/nowhere/Zoë × 2'"),
     ("src.pick", "tracking.uri=sqlite:///Zoë.db"),
-    ("src.benchmark", "Zoë.tflite"),
+    ("src.measure.latency", "Zoë.tflite"),
 ]
 
 
@@ -94,7 +95,7 @@ def test_a_sweep_its_table_its_choice_and_the_benchmark_are_plain(place: Place) 
     assert code == 0, err
     assert "x smaller" in out
     file = next(place.folder.rglob("none-drq.tflite"))
-    code, out, err = ask(place.folder, ASCII, "src.benchmark", str(file), "seconds=2")
+    code, out, err = ask(place.folder, ASCII, "src.measure.latency", str(file), "seconds=2")
     assert code == 0, err
     assert "+/-" in out
     assert not {"|", "?"} & set(out)

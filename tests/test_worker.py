@@ -14,8 +14,9 @@ import psutil
 import pytest
 from conftest import Place, environment
 
-from src import progress, worker
-from src.config import UserError
+from src.console import progress
+from src.pipeline import worker
+from src.settings.config import UserError
 
 TINY = (
     "experiment=smoke",

@@ -10,11 +10,11 @@ from artifacts import Tiny
 from conftest import Place
 from foreign import G, Op, T, chain, counting, lookup, options, tflite
 
-from src import benchmark
-from src.benchmark import Latency, Report, measure, operator_times
-from src.benchmark.__main__ import notes, parse
-from src.benchmark.workload import workload
-from src.config import Benchmark, UserError, plain
+from src.benchmark import notes, parse
+from src.measure import latency as benchmark
+from src.measure.latency import Latency, Report, measure, operator_times
+from src.measure.latency.workload import workload
+from src.settings.config import Benchmark, UserError, plain
 
 QUICK = Benchmark(instances=3, rounds=3, warmup=1)
 

@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from src.config import UserError
+from src.settings.config import UserError
 
 if TYPE_CHECKING:
     from src.cli.arguments import Line

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.cli import answers
 from src.cli.compose import CONF
-from src.config import UserError
+from src.settings.config import UserError
 
 MOST_VARIANTS = 100_000  # of one sweep, which holds each in memory
 

@@ -18,9 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config import Config, UserError, load, plain
-from src.plan import Compose, group_of
-from src.tracking import check_writable
+from src.settings.config import Config, UserError, load, plain
+from src.store.tracking import check_writable
+from src.sweep.plan import Compose, group_of
 
 LONGEST_NAME = 255  # bytes of a file's name, on the file systems in use
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"

@@ -6,7 +6,7 @@ from typing import Any
 import hydra.core.utils
 from omegaconf import OmegaConf
 
-from src.credentials import hidden
+from src.settings.credentials import hidden
 
 
 def without_passwords() -> None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from src.config import Config, Preprocess, Step, UserError, canonical
+from src.settings.config import Config, Preprocess, Step, UserError, canonical
 
 SPLITS = ("train", "validation", "test")
 AHEAD = 2  # batches

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src import locks
-from src.config import UserError
 from src.data.decode import MAX_BYTES, UnreadableError
+from src.machine import locks
+from src.settings.config import UserError
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from src.config import Digits
 from src.data import Dataset, from_arrays
 from src.data.decode import resize
+from src.settings.config import Digits
 
 
 def load(config: Digits, seed: int) -> Dataset:

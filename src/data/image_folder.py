@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from src.config import ImageFolder, UserError
 from src.data import EXAMPLES, SPLITS, UNREADABLE, Dataset, Split, fingerprint, layout, oddities, shown, stratified
 from src.data.cache import Contents, Files, read_files
 from src.data.decode import IDENTITY, decode, opens
 from src.data.layout import TAKES, some
+from src.settings.config import ImageFolder, UserError
 
 
 def load(config: ImageFolder, seed: int) -> Dataset:

@@ -3,10 +3,10 @@
 import os
 import socket
 
-from src import backend
-from src.config import KerasBuiltin, UserError
 from src.data import Dataset, from_arrays
 from src.data.decode import resize
+from src.machine import tensorflow as backend
+from src.settings.config import KerasBuiltin, UserError
 
 # As Keras's documentation has them; the others have digits, or names that the loader does not tell.
 CLASSES = {

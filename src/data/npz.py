@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from src.config import Npz, UserError
 from src.data import SPLITS, Dataset, from_arrays, shown
 from src.data.decode import resize
 from src.data.split_names import split_of
+from src.settings.config import Npz, UserError
 
 TAKES = "takes an .npz file with x_train, y_train, x_test, y_test (and x_val, y_val), or with x, y"
 SHORT = {"train": "train", "validation": "val", "test": "test"}

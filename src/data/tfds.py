@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from src import backend
-from src.config import Tfds, UserError
 from src.data import Dataset, from_arrays, shown
 from src.data.decode import resize
+from src.machine import tensorflow as backend
+from src.settings.config import Tfds, UserError
 
 
 def load(config: Tfds, seed: int) -> Dataset:

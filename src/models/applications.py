@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from src.backend import quiet
-from src.config import Application, UserError
+from src.machine.tensorflow import quiet
+from src.settings.config import Application, UserError
 
 if TYPE_CHECKING:
     import tf_keras

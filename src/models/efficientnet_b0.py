@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from src.config import Application
 from src.models.applications import with_new_top
+from src.settings.config import Application
 
 if TYPE_CHECKING:
     import tf_keras

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.config import UserError
+from src.settings.config import UserError
 
 if TYPE_CHECKING:
     import h5py

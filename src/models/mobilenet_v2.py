@@ -3,8 +3,8 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from src.config import MobileNetV2
 from src.models.applications import with_new_top
+from src.settings.config import MobileNetV2
 
 if TYPE_CHECKING:
     import tf_keras

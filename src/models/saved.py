@@ -9,12 +9,12 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.backend import quiet
-from src.config import Saved, UserError
+from src.machine.tensorflow import quiet
+from src.methods.train import restore
 from src.models import formats, keras3
 from src.models.formats import FORMATS
 from src.models.head import check_classes, gives_logits
-from src.train import restore
+from src.settings.config import Saved, UserError
 
 if TYPE_CHECKING:
     import tf_keras

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.config import UserError
 from src.data import cache as subject
 from src.data.cache import Files, read_files
 from src.data.decode import UnreadableError, decode
+from src.settings.config import UserError
 
 SHAPE = (8, 8, 3)
 ROW = 8 * 8 * 3

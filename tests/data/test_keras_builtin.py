@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from src.config import KerasBuiltin, UserError
 from src.data import keras_builtin
+from src.settings.config import KerasBuiltin, UserError
 
 
 def write_idx(path, array):

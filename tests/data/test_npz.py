@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from src.config import Npz, UserError
 from src.data import npz
+from src.settings.config import Npz, UserError
 
 X = np.random.default_rng(0).integers(0, 256, (40, 6, 5), dtype=np.uint8)
 Y = np.arange(40) % 2

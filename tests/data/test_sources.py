@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from src import config
-from src.config import Digits, UserError
 from src.data import digits
+from src.settings import config
+from src.settings.config import Digits, UserError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 SETTINGS = {

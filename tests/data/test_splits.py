@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from src.config import Preprocess, UserError
 from src.data import SPLITS, Dataset, Split, from_arrays, in_memory, preprocess, stratified
+from src.settings.config import Preprocess, UserError
 
 SHARES = {"validation": 0.1, "test": 0.2}
 CLASSES = ["cat", "dog"]

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from src.config import Tfds, UserError
 from src.data import tfds
+from src.settings.config import Tfds, UserError
 
 
 def test_without_the_package_it_is_one_line_that_names_the_extra(monkeypatch):

@@ -9,8 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import audit, backend, convert, prune, train
-from src.config import (
+from src.data import Dataset, in_memory
+from src.machine import tensorflow as backend
+from src.measure import audit
+from src.measure.accuracy import predict
+from src.methods import convert, prune, train
+from src.models import ds_cnn, efficientnet_b0, mobilenet_v2, resnet8, small_cnn, vgg26m
+from src.models.applications import with_new_top
+from src.settings.config import (
     Application,
     Architecture,
     Augment,
@@ -23,10 +29,6 @@ from src.config import (
     Train,
     UserError,
 )
-from src.data import Dataset, in_memory
-from src.evaluate import predict
-from src.models import ds_cnn, efficientnet_b0, mobilenet_v2, resnet8, small_cnn, vgg26m
-from src.models.applications import with_new_top
 
 pytestmark = pytest.mark.long
 

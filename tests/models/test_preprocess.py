@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import backend, convert, train
-from src.config import Augment, FullInteger, Preprocess, Quantization
 from src.data import Dataset, in_memory, preprocess
-from src.evaluate import _Model, predict
+from src.machine import tensorflow as backend
+from src.measure.accuracy import _Model, predict
+from src.methods import convert, train
+from src.settings.config import Augment, FullInteger, Preprocess, Quantization
 
 CAFFE = Preprocess(channel_order="bgr", rescale=1.0, mean=(103.939, 116.779, 123.68), std=(1.0, 2.0, 3.0))
 

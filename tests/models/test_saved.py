@@ -11,12 +11,13 @@ import pytest
 from conftest import Place
 from PIL import Image
 
-from src import backend, prune, train
-from src.config import Preprocess, Saved, Step, Tracking, UserError
 from src.data import preprocess
+from src.machine import tensorflow as backend
+from src.methods import prune, train
 from src.models import saved
 from src.models.head import gives_logits
-from src.tracking import Store
+from src.settings.config import Preprocess, Saved, Step, Tracking, UserError
+from src.store.tracking import Store
 
 SCRIPT = Path(__file__).with_name("bare_keras.py")
 OWN = Preprocess(channel_order="bgr", rescale=1.0, mean=(90, 100, 110), std=(60, 70, 80))

@@ -12,10 +12,12 @@ import pytest
 from test_architectures import SCHEMES
 from test_architectures import task as tiny_task
 
-from src import audit, backend, convert, prune, train
-from src.config import MagnitudePruning, Quantization, Saved
-from src.evaluate import predict
+from src.machine import tensorflow as backend
+from src.measure import audit
+from src.measure.accuracy import predict
+from src.methods import convert, prune, train
 from src.models import saved
+from src.settings.config import MagnitudePruning, Quantization, Saved
 
 SCRIPT = Path(__file__).with_name("keras3_calls.py")
 (_CALLS,) = (

@@ -1,0 +1,122 @@
+"""What the commands beside `src.run` share: `key=value` settings checked by a schema, help, one-line errors."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from pydantic import TypeAdapter
+
+from src.console.terminal import outlive_readers, plain_where_needed
+from src.settings.config import Tracking, UserError, check
+from src.settings.credentials import apart, hidden
+from src.store.tracking import reason
+
+TRACKING = Path(__file__).resolve().parent.parent / "conf/tracking/local.yaml"
+RETRY_SECONDS = 5  # a person waits for the answer
+
+
+class Refused(Exception):
+    """The command did its work and the answer is no: exit code 1."""
+
+
+def main(usage: str, schema: Any, work: Callable[[Any], None], bare: str | None = None) -> None:
+    """Runs `work` with the settings of the command line. `usage` is the help above the list of settings; `bare` the
+    setting that an argument without a key is for.
+
+    Exit codes: 0 done, 1 the answer is no, 2 something in the command can't be used, 130 interrupted.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    outlive_readers()
+    plain_where_needed()
+    arguments = sys.argv[1:]
+    try:
+        if {"-h", "--help"} & set(arguments):
+            print(usage + "\n".join(described(schema)))
+            return
+        work(parse(arguments, schema, bare))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except UserError as error:
+        print(f"error: {hidden(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"error: {reason(error)} (HYDRA_FULL_ERROR=1 shows the traceback)", file=sys.stderr)
+        sys.exit(1)
+
+
+def parse(arguments: Sequence[str], schema: Any, bare: str | None = None) -> Any:
+    """Raises `UserError` in one line for what `schema` does not take."""
+    values: dict[str, Any] = {}
+    nested: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            if bare is None or argument.startswith("-") or bare in values:
+                raise UserError(f"{argument}: takes settings as KEY=VALUE, and --help")
+            key, value = bare, argument
+        if key.startswith("tracking."):
+            nested[key.removeprefix("tracking.")] = value
+        else:
+            values[key] = value
+    known = {field.name for field in fields(schema)}
+    if unknown := [key for key in values if key not in known or key == "tracking"]:
+        raise UserError(f"{unknown[0]}: no such key; takes {', '.join(names(schema))}")
+    values["tracking"] = check(Tracking, {**tracking_defaults(), **nested}, "tracking")
+    try:
+        return check(schema, values, "")
+    except UserError as error:
+        # The settings of a command have no section that could name them.
+        raise UserError(str(error).removeprefix(".").removeprefix(": ")) from None
+
+
+def tracking_defaults() -> dict[str, Any]:
+    """Where results are looked for unless told otherwise: where `src.run` keeps them."""
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(TRACKING), resolve=True)
+    return {**defaults, "uri": apart(defaults["uri"]), "retry_seconds": RETRY_SECONDS}
+
+
+def elsewhere(uri: str, experiment: str) -> list[str]:
+    """The settings by which a command finds a store that is not the default one."""
+    told, defaults = {"uri": uri, "experiment": experiment}, tracking_defaults()
+    return [f"tracking.{key}={value}" for key, value in told.items() if value != defaults[key]]
+
+
+def names(schema: Any) -> list[str]:
+    own = [field.name for field in fields(schema) if field.name != "tracking"]
+    return [*own, "tracking.uri", "tracking.experiment"]
+
+
+def described(schema: Any) -> list[str]:
+    """A line for each setting: its default and what it means."""
+    properties = TypeAdapter(schema).json_schema()["properties"]
+    lines = []
+    for field in fields(schema):
+        if field.name == "tracking":
+            continue
+        default: Any = field.default
+        shown = "" if default is None or default is MISSING else _shown(default)
+        lines += _line(f"{field.name}={shown}", properties[field.name].get("description", ""))
+    defaults = tracking_defaults()
+    lines += _line(f"tracking.uri={defaults['uri']}", "the store that the sweep was recorded in")
+    return lines + _line(f"tracking.experiment={defaults['experiment']}", "the MLflow experiment")
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _line(setting: str, meaning: str) -> list[str]:
+    setting = f"  {setting}"
+    return [f"{setting:<26}{meaning}"] if len(setting) < 25 else [setting, f"{'':<26}{meaning}"]

@@ -1,0 +1,1 @@
+"""What is said on screen while something runs, and how it is interrupted."""

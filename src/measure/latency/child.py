@@ -1,0 +1,279 @@
+"""What runs in a child process of the benchmark: loading and invoking artifacts, any of which may crash it.
+
+Run by its path, so that the process holds numpy and LiteRT and nothing else: a JSON request on stdin, a JSON answer on
+stdout.
+"""
+
+import ctypes
+import functools
+import json
+import mmap
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+NUMPY_TYPES = {"string": "bytes"}
+
+
+Workload = dict[str, Any]  # path, subgraph, index of the signature, inputs; see `src.measure.latency.workload`
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An interpreter with its input in place. It is kept since `invoke` does not keep it."""
+
+    interpreter: Interpreter
+    invoke: Callable[[], None]
+
+
+def load(workload: Workload, threads: int) -> Ready:
+    """The Python API of ai-edge-litert 2.3 runs a signature only together with copies of its inputs and outputs. What
+    it is made of takes the number of a subgraph, so that nothing but the invoke is timed."""
+    interpreter = Interpreter(model_path=workload["path"], num_threads=threads)
+    wrapper, subgraph = interpreter._interpreter, workload["subgraph"]
+    for each in workload["inputs"]:
+        if each["resized"]:
+            wrapper.ResizeInputTensor(each["tensor"], np.array(each["shape"], np.int32), False, subgraph)
+    wrapper.AllocateTensors(subgraph)
+    for each, values in zip(workload["inputs"], filled(workload["inputs"]), strict=True):
+        wrapper.SetTensor(each["tensor"], values, subgraph)
+    return Ready(interpreter, functools.partial(wrapper.Invoke, subgraph))
+
+
+def filled(inputs: list[dict[str, Any]]) -> Iterator[np.ndarray]:
+    """Random values for each input, the same ones every time."""
+    rng = np.random.default_rng(0)
+    for each in inputs:
+        shape, dtype = each["shape"], np.dtype(NUMPY_TYPES.get(each["dtype"], each["dtype"]))
+        if np.issubdtype(dtype, np.floating):
+            yield rng.random(shape).astype(dtype)
+        elif np.issubdtype(dtype, np.integer):
+            low, high = each["low"], each["high"]
+            if low is None:
+                low, high = max(np.iinfo(dtype).min, -128), min(np.iinfo(dtype).max, 255)
+            yield rng.integers(low, high, shape, dtype, endpoint=True)
+        else:
+            yield np.zeros(shape, dtype)
+
+
+def time_ns(ready: Ready) -> int:
+    start = time.perf_counter_ns()
+    ready.invoke()
+    return time.perf_counter_ns() - start
+
+
+def probe(workload: Workload, threads: int, seconds: float) -> dict[str, Any]:
+    """One artifact in a process of its own: how long it takes to be ready, and about how long it takes from then on."""
+    before = memory_bytes("VmRSS")
+    start = time.perf_counter_ns()
+    ready = load(workload, threads)
+    load_ns = time.perf_counter_ns() - start
+    first_ns = time_ns(ready)
+    peak = memory_bytes("VmHWM")
+    rest = [time_ns(ready)]
+    while len(rest) < 20 and sum(rest) < seconds * 1e9:
+        rest.append(time_ns(ready))
+    return {
+        "load_ms": load_ns / 1e6,
+        "first_ms": first_ns / 1e6,
+        "latency_ms": float(np.median(rest)) / 1e6,
+        "peak_memory_bytes": peak - before if peak else None,
+        "delegate": delegate(ready.interpreter, workload["subgraph"]),
+    }
+
+
+def delegate(interpreter: Interpreter, subgraph: int) -> str | None:
+    """The wrapper tells the delegate only through the list of nodes, which has one more than the file; and the nodes
+    of the first subgraph only."""
+    if subgraph:
+        return "delegate unknown"
+    return "XNNPACK" if any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details()) else None
+
+
+def rounds(
+    models: dict[str, Workload], threads: int, warmup: int, rounds: int, invokes: dict[str, int], seed: int, at: str
+) -> dict[str, Any]:
+    """One fresh instance of each of `models`; in each round every one of them, in random order: one invoke that
+    brings its weights back into the caches, then `invokes[name]` timed ones. The file `at` says which one was being
+    run.
+    """
+    names = list(models)
+    rng = np.random.default_rng(seed)
+    with open(at, "r+b") as file, mmap.mmap(file.fileno(), 0) as current:
+        start = time.perf_counter()
+        instances = {}
+        for i in shuffled(rng, names):
+            current[:2] = i.to_bytes(2, "little")
+            instances[names[i]] = load(models[names[i]], threads)
+            for _ in range(1 + warmup):
+                instances[names[i]].invoke()
+        loaded = time.perf_counter()
+        times: dict[str, list[list[int]]] = {name: [] for name in names}
+        for _ in range(rounds):
+            for i in shuffled(rng, names):
+                current[:2] = i.to_bytes(2, "little")
+                instance = instances[names[i]]
+                instance.invoke()
+                times[names[i]].append([time_ns(instance) for _ in range(invokes[names[i]])])
+    done = time.perf_counter()
+    return {"times_ns": times, "load_s": loaded - start, "rounds_s": done - loaded}
+
+
+class Event(ctypes.Structure):
+    """ProfiledEventData of litert/c/litert_profiler_event.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("kind", ctypes.c_int),
+        ("start_us", ctypes.c_uint64),
+        ("elapsed_us", ctypes.c_uint64),
+        ("memory", ctypes.c_size_t * 6),
+        ("node", ctypes.c_uint64),
+        ("subgraph", ctypes.c_uint64),
+        ("source", ctypes.c_int),
+    )
+
+
+OPERATOR_EVENTS = 2 | 8  # of the interpreter, and of a delegate
+FEWEST_CALLS = 5  # of which one may be interrupted
+
+
+def profile(workload: Workload, threads: int, invokes: int, seconds: float, at_most_seconds: float) -> dict[str, Any]:
+    """Of each call the operators that the runtime executed in it, delegates' own ones included, in their order: name,
+    node, subgraph, and how long it took in whole microseconds. At least `invokes` calls, and more within `seconds`;
+    fewer where `at_most_seconds` are over, since being watched can slow a loop down by a thousand.
+
+    The Python API of ai-edge-litert 2.3 has no profiler; the C API in the same wheel has one
+    (litert/c/litert_profiler.h), so this goes through ctypes. Handles are never freed: the process ends.
+    """
+    # A wheel that moved or changed the functions must cost this answer, not the process: signatures stay unchecked.
+    name = "libLiteRt.dylib" if sys.platform == "darwin" else "libLiteRt.so"
+    library = ctypes.CDLL(os.path.join(os.path.dirname(sys.modules["ai_edge_litert"].__file__ or ""), name))
+    handle, size, none = ctypes.c_void_p, ctypes.c_size_t, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+
+    def call(function: str, *arguments: Any) -> None:
+        if status := getattr(library, "LiteRt" + function)(*arguments):
+            raise RuntimeError(f"LiteRt{function} gave status {status}")
+
+    def get(function: str, *arguments: Any, kind: Any = handle) -> Any:
+        result = kind()
+        call(function, *arguments, ctypes.byref(result))
+        return result
+
+    environment = get("CreateEnvironment", 0, None)
+    model = get("CreateModelFromFile", environment, workload["path"].encode())
+    options = get("CreateOptions")
+    call("SetOptionsHardwareAccelerators", options, 1)  # CPU
+    texts = (b"runtime_options_string", b"enable_profiling = true\n"), (b"xnnpack", b"num_threads = %d\n" % threads)
+    for identifier, text in texts:
+        call("AddOpaqueOptions", options, get("CreateOpaqueOptions", identifier, text, none))
+    compiled = get("CreateCompiledModel", environment, model, options)
+    index = size(workload["index"])
+    signature = get("GetModelSignature", model, index)
+
+    # LiteRtRankedTensorType holds its dtype, then a LiteRtLayout: rank, eight dimensions and as many strides, each of
+    # four bytes.
+    layout = ctypes.c_int32 * 17
+
+    def described(kind: str, i: int) -> tuple[Any, Any]:
+        tensor = get(f"GetSignature{kind}TensorByIndex", signature, size(i))
+        return tensor, get("GetRankedTensorType", tensor, kind=ctypes.c_int32 * 18)
+
+    def buffer(kind: str, i: int, ranked: Any) -> ctypes.c_void_p:
+        needs = get(f"GetCompiledModel{kind}BufferRequirements", compiled, index, size(i))
+        return get("CreateManagedTensorBufferFromRequirements", environment, ranked, needs)
+
+    def count(kind: str) -> int:
+        return int(get(f"GetNumSignature{kind}s", signature, kind=size).value)
+
+    given = {
+        each["tensor"]: (each, values)
+        for each, values in zip(workload["inputs"], filled(workload["inputs"]), strict=True)
+    }
+    inputs = (handle * count("Input"))()
+    for i in range(len(inputs)):
+        tensor, ranked = described("Input", i)
+        # The order is the subgraph's, which need not be the signature's.
+        each, values = given[get("GetTensorIndex", tensor, kind=ctypes.c_uint32).value]
+        shape = each["shape"]
+        if each["resized"] or any(n < 0 for n in ranked[2 : 2 + len(shape)]):
+            dimensions = (ctypes.c_int * len(shape))(*shape)
+            call("CompiledModelResizeInputTensorNonStrict", compiled, index, size(i), dimensions, size(len(shape)))
+            ranked[2 : 2 + len(shape)] = shape
+        inputs[i] = made = buffer("Input", i, ranked)
+        content = values.tobytes()
+        if len(content) > get("GetTensorBufferSize", made, kind=size).value:
+            raise RuntimeError(f"the buffer of {each['name']} is too small")
+        address = handle()
+        call("LockTensorBuffer", made, ctypes.byref(address), 1)  # to write
+        ctypes.memmove(address, content, len(content))
+        call("UnlockTensorBuffer", made)
+    outputs = (handle * count("Output"))()
+    layouts = (layout * len(outputs))()
+    call("GetCompiledModelOutputTensorLayouts", compiled, index, size(len(outputs)), layouts, True)
+    for i in range(len(outputs)):
+        _, ranked = described("Output", i)
+        ranked[1:18] = layouts[i][:]
+        outputs[i] = buffer("Output", i, ranked)
+
+    arguments = (compiled, index, size(len(inputs)), inputs, size(len(outputs)), outputs)
+    profiler = get("CompiledModelGetProfiler", compiled)
+    for _ in range(max(1, invokes // 4)):
+        call("RunCompiledModel", *arguments)
+    calls: list[list[tuple[str, int, int, int]]] = []
+    start = time.perf_counter()
+    while len(calls) < FEWEST_CALLS or (
+        (passed := time.perf_counter() - start) < at_most_seconds
+        and (len(calls) < invokes or (passed < seconds and len(calls) < 10 * invokes))
+    ):
+        call("ResetProfiler", profiler)
+        call("StartProfiler", profiler)
+        call("RunCompiledModel", *arguments)
+        call("StopProfiler", profiler)
+        number = get("GetNumProfilerEvents", profiler, kind=ctypes.c_int).value
+        events = (Event * number)()
+        call("GetProfilerEvents", profiler, number, events)
+        calls.append(
+            [
+                (event.name.decode(errors="replace"), event.node, event.subgraph, event.elapsed_us)
+                for event in events
+                if event.kind & OPERATOR_EVENTS
+            ]
+        )
+    return {"calls": calls}
+
+
+def shuffled(rng: np.random.Generator, names: list[str]) -> Iterator[int]:
+    return map(int, rng.permutation(len(names)))
+
+
+def memory_bytes(field: str) -> int:
+    """A field of /proc/self/status, 0 where there is none. Unlike getrusage, it starts anew with the program."""
+    try:
+        with open("/proc/self/status", encoding="utf-8") as status:
+            return next((int(line.split()[1]) * 1024 for line in status if line.startswith(field + ":")), 0)
+    except OSError:
+        return 0
+
+
+def main() -> None:
+    # LiteRT may print: stdout is for the answer alone.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
+        os.dup2(2, 1)
+        request = json.load(sys.stdin)
+        actions: dict[str, Callable[..., dict[str, Any]]] = {"probe": probe, "rounds": rounds, "profile": profile}
+        try:
+            result = actions[request.pop("action")](**request)
+        except (ValueError, RuntimeError, OSError, AttributeError, TypeError, KeyError, MemoryError) as error:
+            result = {"error": " ".join(str(error).split()) or type(error).__name__}
+        json.dump(result, answer)
+
+
+if __name__ == "__main__":
+    main()

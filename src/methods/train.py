@@ -1,0 +1,287 @@
+"""Training: of the dense baseline, and the loop that every other stage that trains goes through as well."""
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from src.console.progress import Progress
+from src.data import Dataset, Split, preprocess
+from src.methods import gradients
+from src.models.head import check_classes, gives_logits
+from src.settings.config import Augment, Preprocess, Train, Untrained, UserError
+
+if TYPE_CHECKING:
+    import tf_keras
+
+log = logging.getLogger(__name__)
+
+# How tf_keras 2.21 writes a function of the user's, such as an activation, to HDF5, where it reads a name only.
+FUNCTION = r'{"module": "builtins", "class_name": "function", "config": ("\w+"), "registered_name": "function"}'
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every stage of one variant is given: the images, and how they enter a model."""
+
+    dataset: Dataset
+    preprocess: Preprocess
+    augment: Augment
+    seed: int
+    logits: bool | None = None  # what the model gives; None finds out from its last layer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage leaves beside its checkpoint: final metrics, one dict of metrics per epoch, tags, and notes. Notes
+    are sentences for everyone who sees a variant that is made from this checkpoint."""
+
+    metrics: dict[str, float]
+    history: tuple[dict[str, float], ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
+    """Trains the dense baseline from scratch and writes the weights of the best validation accuracy."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(task.seed)
+    model = build()
+    history = optimise(
+        model,
+        task,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        jit_compile=config.jit_compile,
+    )
+    save(model, checkpoint)
+    best = max(history, key=lambda epoch: epoch["validation_accuracy"])
+    return Trained({"validation_accuracy": best["validation_accuracy"], "epoch": best["epoch"]}, history)
+
+
+def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
+    """Takes the model as it is, with its own weights, for the dense baseline."""
+    import tensorflow as tf
+    import tf_keras
+
+    log.info("  taken as it is; model.preprocess turns pixels of 0 to 255 into its input: %s", task.preprocess)
+    tf_keras.utils.set_random_seed(task.seed)
+    model = build()
+    check_classes(model, len(task.dataset.classes))
+    gives_logits(model, task.logits)
+    save(model, checkpoint)
+    predict = tf.function(lambda images: model(images, training=False))
+    found = accuracy(predict, task.dataset.validation, task.preprocess, batch_size=64)
+    if "validation" in task.dataset.drawn:
+        log.warning(
+            "the validation images are drawn from the training images: if the model was trained on those, variants are "
+            "chosen on images that it knows; takes a validation split that it has not seen"
+        )
+    if found < 1.2 / len(task.dataset.classes):
+        log.warning(
+            "%.1f %% of the validation images are classified rightly, which is little more than guessing: do "
+            "model.preprocess and the order of the classes fit the model, and has it been trained?",
+            100 * found,
+        )
+    return Trained({"validation_accuracy": found})
+
+
+def optimise(
+    model: "tf_keras.Model",
+    task: Task,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    jit_compile: bool,
+    callbacks: Sequence["tf_keras.callbacks.Callback"] = (),
+    keep_best_from: int = 0,
+) -> tuple[dict[str, float], ...]:
+    """Adam with a cosine decay to 0; leaves `model` with the weights of its best epoch by validation accuracy.
+
+    Only epochs from `keep_best_from` (0-based) on count as best: a pruning schedule has to end before. Returns the
+    metrics of each epoch. All batches have one size, since XLA compiles anew for another. The images that are left over
+    in an epoch, fewer than a batch, are drawn at random and left out of that epoch.
+
+    With XLA or without, one seed gives the same bytes on one machine. `enable_op_determinism` is neither needed nor
+    possible with XLA: TensorFlow 2.21 then refuses the gradient of max pooling.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    gradients.avoid_crash()
+    check_classes(model, len(task.dataset.classes))
+    logits = gives_logits(model, task.logits)
+    split = task.dataset.train
+    batch_size = min(batch_size, len(split))
+    steps = len(split) // batch_size
+    model.compile(
+        tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)),
+        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
+        metrics=["accuracy"],
+        jit_compile=jit_compile,
+    )
+    shape = task.dataset.shape
+    options = tf.data.Options()
+    # There is nothing to tune, and the tuning thread may sleep for up to a minute before it lets a finished training
+    # end (TensorFlow 2.21).
+    options.autotune.enabled = False
+    batches = (
+        tf.data.Dataset.from_generator(
+            lambda: _training_batches(task, batch_size, epochs),
+            output_signature=(
+                tf.TensorSpec((batch_size, *shape), tf.float32),
+                tf.TensorSpec((batch_size,), tf.int64),
+            ),
+        )
+        .prefetch(2)
+        .with_options(options)
+    )
+    validation = _Validation(model, task, batch_size, steps, epochs, jit_compile, keep_best_from)
+    # Validation comes last: before the other callbacks it would measure weights that a mask has yet to zero.
+    try:
+        model.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            verbose=0,
+            shuffle=False,
+            callbacks=[*callbacks, validation.hook],
+        )
+    except tf.errors.InvalidArgumentError as error:
+        if match := re.search(r"Detected unsupported operations .* on XLA\w+: (\w+)", str(error)):
+            raise UserError(
+                f"jit_compile: XLA can't compile {match[1]}, which the model is made of; takes false (train."
+                "jit_compile=false prune.jit_compile=false)"
+            ) from None
+        raise
+    model.set_weights(validation.best)
+    return tuple(validation.history)
+
+
+def accuracy(predict: Callable[[np.ndarray], Any], split: Split, how: Preprocess, batch_size: int) -> float:
+    """Share of the images of `split` that are classified rightly; `predict` gives scores `[batch_size, classes]`.
+
+    An image whose scores hold NaN counts as wrong: `argmax` takes the first NaN for the highest.
+    """
+    correct = 0
+    for images, labels in split.batches(batch_size):
+        # Padded to a full batch: one shape, one compilation.
+        padded = np.zeros((batch_size, *images.shape[1:]), images.dtype)
+        padded[: len(images)] = images
+        scores = predict(preprocess(padded, how)).numpy()[: len(images)]
+        correct += int(((scores.argmax(-1) == labels) & np.isfinite(scores.max(-1))).sum())
+    return correct / len(split)
+
+
+def save(model: "tf_keras.Model", checkpoint: Path) -> None:
+    """Writes the model without its optimizer, as HDF5: Keras 2 reads it back in every process."""
+    for layer in model.layers:
+        names: set[str] = set()
+        for i, weight in enumerate(layer.weights):
+            # Layers of one name in models nested in one: tf_keras 2.21 would write both to one place, and fail.
+            if weight.name in names:
+                weight._handle_name = f"{i}/{weight.name}"
+            names.add(weight.name)
+    with warnings.catch_warnings():
+        # Keras's own format stamps the time of saving into the file; HDF5 is the same to the byte for the same model.
+        warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
+        model.save(checkpoint, save_format="h5", include_optimizer=False)
+
+
+def restore(checkpoint: Path) -> "tf_keras.Model":
+    """A new, uncompiled model from a checkpoint. Changes to it reach no other model."""
+    import h5py
+    import tf_keras
+
+    with h5py.File(checkpoint, "r") as file:
+        config = file.attrs["model_config"]
+    named = re.sub(FUNCTION, r"\1", config)
+    if named == config:
+        return tf_keras.models.load_model(checkpoint, compile=False)
+    model = tf_keras.models.model_from_json(named)
+    model.load_weights(checkpoint)
+    return model
+
+
+def augmented(images: np.ndarray, how: Augment, rng: np.random.Generator) -> np.ndarray:
+    """uint8 images `[n, height, width, channels]`, each mirrored and moved at random; edges are repeated."""
+    if how.flip:
+        images = np.where(rng.random(len(images))[:, None, None, None] < 0.5, images[:, :, ::-1], images)
+    if how.shift:
+        height, width = images.shape[1:3]
+        y, x = round(how.shift * height), round(how.shift * width)
+        padded = np.pad(images, ((0, 0), (y, y), (x, x), (0, 0)), mode="edge")
+        rows = rng.integers(0, 2 * y + 1, len(images))[:, None] + np.arange(height)
+        columns = rng.integers(0, 2 * x + 1, len(images))[:, None] + np.arange(width)
+        images = padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return images
+
+
+def _training_batches(task: Task, batch_size: int, epochs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    split = task.dataset.train
+    for epoch in range(epochs):
+        rng = np.random.default_rng([task.seed, epoch])
+        order = rng.permutation(len(split))[: len(split) // batch_size * batch_size]
+        for images, labels in split.batches(batch_size, order):
+            yield preprocess(augmented(images, task.augment, rng), task.preprocess), labels
+
+
+class _Validation:
+    """Watches a fit: validation accuracy and a line after each epoch, the best weights kept, progress between."""
+
+    def __init__(
+        self,
+        model: "tf_keras.Model",
+        task: Task,
+        batch_size: int,
+        steps: int,
+        epochs: int,
+        jit_compile: bool,
+        keep_best_from: int,
+    ) -> None:
+        import tensorflow as tf
+        import tf_keras
+
+        self.model, self.task, self.batch_size = model, task, batch_size
+        self.steps, self.epochs, self.keep_best_from = steps, epochs, keep_best_from
+        self.predict = tf.function(lambda images: model(images, training=False), jit_compile=jit_compile)
+        self.history: list[dict[str, float]] = []
+        self.best: list[np.ndarray] = []
+        self.progress = Progress(log)
+        self.epoch = 0
+        self.hook = tf_keras.callbacks.LambdaCallback(
+            on_epoch_begin=self._begin, on_train_batch_end=self._step, on_epoch_end=self._end
+        )
+
+    def _begin(self, epoch: int, logs: dict[str, float]) -> None:
+        self.epoch = epoch
+
+    def _step(self, step: int, logs: dict[str, float]) -> None:
+        if not self.epoch and not step:  # the first step compiles
+            self.progress.warmed_up(1 / self.steps / self.epochs)
+        else:
+            self._say(f"step {step + 1}/{self.steps}  loss {logs['loss']:.3f}", (step + 1) / self.steps)
+
+    def _end(self, epoch: int, logs: dict[str, float]) -> None:
+        if not np.isfinite(logs["loss"]):
+            raise UserError(f"diverged: the loss of epoch {epoch + 1} is not finite; takes a smaller learning_rate")
+        share = accuracy(self.predict, self.task.dataset.validation, self.task.preprocess, self.batch_size)
+        earlier = [e["validation_accuracy"] for e in self.history[self.keep_best_from :]]
+        if epoch <= self.keep_best_from or share > max(earlier):
+            self.best = self.model.get_weights()
+        self.history.append(
+            {"epoch": epoch, "loss": logs["loss"], "accuracy": logs["accuracy"], "validation_accuracy": share}
+        )
+        self._say(f"loss {logs['loss']:.3f}  validation accuracy {share:.1%}", 1, last=epoch + 1 == self.epochs)
+
+    def _say(self, what: str, share_of_epoch: float, last: bool = False) -> None:
+        done = (self.epoch + share_of_epoch) / self.epochs
+        self.progress(done, f"epoch {self.epoch + 1}/{self.epochs}  {what}", last)

@@ -1,0 +1,263 @@
+"""The stages of one variant, train → transforms → convert and measure: their keys, and having one of them done.
+
+A stage starts from its parent in the store and leaves its own result there; what it does is in
+`src.pipeline.work`. Nothing here knows Hydra or the sweep.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.data import Dataset, dataset
+from src.machine import locks
+from src.models import checked
+from src.pipeline import work, worker
+from src.settings.config import Config, Step, UserError, canonical, plain
+from src.store.tracking import CHECKPOINT, Store
+
+log = logging.getLogger(__name__)
+
+# A new version of one of these may change what a stage leaves.
+LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
+MEASURING = ("src.measure.audit", "src.measure.accuracy")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a variant with a result worth keeping. `group` is the config group that configures it; `key` says all
+    that its result depends on; `parent` is None for training."""
+
+    group: str
+    step: Step
+    key: str
+    parent: "Stage | None"
+
+    @property
+    def name(self) -> str:
+        if self.group != "train":
+            return self.step.name
+        return "dense" if self.step.name == "none" else "train"
+
+    @property
+    def epochs(self) -> int | None:
+        """None for what does not train."""
+        return getattr(self.step.settings, "epochs", None)
+
+
+def chain(config: Config, data: Dataset) -> tuple[Stage, ...]:
+    """Training, each transform, then conversion, each with its key."""
+    stage = Stage("train", config.train, _key(config, data, config.train, None, config.model), None)
+    stages = [stage]
+    for step in config.transforms:
+        if step.name == "none":
+            continue
+        stages.append(Stage(step.group, step, _key(config, data, step, stage), stage))
+        stage = stages[-1]
+    stages.append(Stage("quant", config.quant, _key(config, data, config.quant, stage), stage))
+    return tuple(stages)
+
+
+def _key(config: Config, data: Dataset, step: Step, parent: Stage | None, model: Step | None = None) -> str:
+    modules = [step.module, "src.data"]
+    if model:
+        modules.append(model.module)
+    if step.group == "quant":
+        modules += MEASURING
+    return hashlib.sha256(
+        canonical(
+            {
+                "step": step.describe(),
+                "parent": parent.key if parent else None,
+                "model": model.describe() if model else None,
+                "augment": plain(config.augment) if step.group != "quant" else None,
+                "compressors": sorted(config.audit.compressors) if step.group == "quant" else None,
+                "data": data.fingerprint,
+                "seed": config.seed,
+                "versions": _versions(),
+                "code": code_version(*modules),
+            }
+        ).encode()
+    ).hexdigest()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+@functools.cache
+def code_version(*modules: str) -> str:
+    """A digest of what the modules do: their syntax trees without comments and docstrings, and those of the modules of
+    this project that they import. `src.settings.config` is left out: the settings themselves are in every key."""
+    seen: dict[str, str] = {}
+    todo = list(modules)
+    while todo:
+        name = todo.pop()
+        if name in seen or name == "src.settings.config":
+            continue
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            continue
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "src":
+                todo.append(node.module)
+                todo += [f"{node.module}.{alias.name}" for alias in node.names if node.module == "src"]
+            body = getattr(node, "body", None)
+            if (
+                isinstance(body, list)
+                and body
+                and isinstance(body[0], ast.Expr)
+                and isinstance(body[0].value, ast.Constant)
+            ):
+                body[0].value.value = ""
+        seen[name] = ast.dump(tree)
+    return hashlib.sha256(canonical(seen).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One stage to do, for whom, and where its log is."""
+
+    stage: Stage
+    config: Config
+    variant: str
+    parent_run: str | None = None
+    log_file: Path | None = None
+
+
+def perform(request: Request, store: Store) -> str:
+    """Has one stage done, whose parent is in the store, records it there, and gives the id of its run.
+
+    One process of a machine does a stage at a time. What another sweep has done meanwhile is used.
+    """
+    stage, sweep, reuse = request.stage, request.parent_run, request.config.reuse
+    kind, name = ("variant", request.variant) if stage.group == "quant" else ("stage", stage.name)
+    with store.alone(stage.key, name), locks.working():
+        usable = reuse == "all" or (reuse == "stages" and kind == "stage")
+        if found := store.finished(kind, [stage.key], None if usable else sweep).get(stage.key):
+            if kind == "stage" or found.tags.get("sweep") == sweep:
+                return found.run_id
+            if sweep:
+                return store.adopt(found, request.variant, sweep)
+        log.info("%s", _title(request))
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            store.run(kind, name, tags=_tags(request, kind), params=_params(request), parent=sweep) as run_id,
+        ):
+            folder = Path(scratch)
+            parent, sparsity = _parent(stage, store)
+            notes = _notes(stage, store)
+            task = work.Work(stage.group, stage.step, request.config, request.variant, parent, sparsity, notes, folder)
+            made = worker.call(work.do, task)
+            store.log(run_id, metrics=made.metrics, tags=made.tags, history=made.history)
+            (folder / "config.yaml").write_text(request.config.text, encoding="utf-8")
+            if request.log_file and request.log_file.is_file():
+                shutil.copy(request.log_file, folder)
+            store.keep_all(run_id, folder)
+        return run_id
+
+
+def check(configs: Sequence[Config]) -> tuple[str, ...]:
+    """What is worth knowing before variants of one model and data are made, a line each: of the model, and of it under
+    each of their transforms. Raises `UserError` where the model can't take the images or tell their classes apart.
+
+    A model that comes from elsewhere is built for that, unless one of the same content was before; of one that this
+    project builds the settings are enough. No store is looked at.
+    """
+    config = configs[0]
+    model, data = config.model, dataset(config)
+    for name in ("mean", "std"):
+        values = getattr(model.settings.preprocess, name)
+        if len(values) not in (1, data.shape[2]):
+            raise UserError(
+                f"model.preprocess.{name}={list(values)}: takes one number or {data.shape[2]}, one for each channel"
+            )
+    if not getattr(model.settings, "external", False):
+        return ()
+    if look := getattr(importlib.import_module(model.module), "look", None):
+        look(model.settings)
+    transforms = tuple(dict.fromkeys(step for each in configs for step in each.transforms if step.name != "none"))
+    asked = {
+        "model": [model.describe(), model.title, plain(model.settings)],
+        "transforms": [[step.name, step.describe()] for step in transforms],
+        "images": [data.shape, len(data.classes)],
+        "versions": _versions(),
+        "code": code_version("src.pipeline.work", model.module, *(step.module for step in transforms)),
+    }
+    return checked.remembered(
+        _cache(config.data),
+        hashlib.sha256(canonical(asked).encode()).hexdigest(),
+        functools.partial(worker.call, work.check, model, transforms, data.shape, len(data.classes)),
+    )
+
+
+def _cache(data: Step) -> Path | None:
+    """The folder in which the data keeps decoded images between runs, or would."""
+    folder = getattr(data.settings, "cache", "mlruns/cache")
+    return Path(os.path.expanduser(folder)) if folder else None
+
+
+def _title(request: Request) -> str:
+    """What the log says of the stage that begins."""
+    if request.stage.group != "quant":
+        return f"{request.stage.name}: {request.config.model.title}"
+    images = sum(map(len, dataset(request.config).splits().values()))
+    return f"{request.variant}: convert, evaluate {images:,} images"
+
+
+def _parent(stage: Stage, store: Store) -> tuple[Path | None, float]:
+    """The parent's checkpoint, and its share of zeros as its run recorded it. Raises `Damaged` where the checkpoint is
+    not what was recorded."""
+    if stage.parent is None:
+        return None, 0.0
+    record = store.finished("stage", [stage.parent.key])[stage.parent.key]
+    return store.needed(record, CHECKPOINT), record.metrics.get("sparsity", 0.0)
+
+
+def _notes(stage: Stage, store: Store) -> tuple[str, ...]:
+    """The notes of the stages before this one, the first stage first."""
+    if stage.parent is None:
+        return ()
+    record = store.finished("stage", [stage.parent.key])[stage.parent.key]
+    return (*_notes(stage.parent, store), *filter(None, [record.tags.get(work.NOTES)]))
+
+
+def _tags(request: Request, kind: str) -> dict[str, str]:
+    stage = request.stage
+    tags = {"stage": stage.group, "key": stage.key}
+    tags |= {"parent_key": stage.parent.key} if stage.parent else {}
+    return tags | {"variant": request.variant} if kind == "variant" else tags
+
+
+def _params(request: Request) -> dict[str, Any]:
+    """About ten flat parameters, for the columns of the MLflow UI."""
+    config, data = request.config, dataset(request.config)
+    params: dict[str, Any] = {"data": config.data.name, "model": config.model.name, "train": config.train.name}
+    for step in (*config.transforms, config.quant):
+        params[step.group] = step.name
+        if hasattr(step.settings, "final_sparsity"):
+            # Every variant gets a number: the UI's plots draw a missing one at the end of the axis.
+            params[f"{step.group}_final_sparsity"] = 0.0 if step.name == "none" else step.settings.final_sparsity
+        if step.group == request.stage.group:
+            break
+    if request.stage.epochs:
+        params["epochs"] = request.stage.epochs
+    params |= {
+        "seed": config.seed,
+        "image_shape": "x".join(map(str, data.shape)),
+        "classes": len(data.classes),
+        "train_images": len(data.train),
+        "test_images": len(data.test),
+    }
+    return params

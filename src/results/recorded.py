@@ -1,0 +1,109 @@
+"""What a finished sweep recorded, as the commands that come after it read it: sweep, rows, predictions, artifacts."""
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.settings.config import Tracking, UserError
+from src.store.tracking import PREPROCESSING, Record, Store, Unusable, artifact_path
+
+COMPARISON = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's parent run and its `comparison.json`: `variants` is one flat dict of metrics per variant."""
+
+    run: Record
+    variants: tuple[dict[str, Any], ...]
+    conditions: dict[str, Any]
+
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        return [row for row in self.variants if row["run_id"] and row.get("test_accuracy") is not None]
+
+
+def open_store(tracking: Tracking, looking: bool = True) -> Store:
+    """Raises `UserError` where there is none, or its artifacts are away. These commands read, and make no empty one;
+    only who will write something says that it is not just `looking`."""
+    seen = Store(tracking, looking=True)
+    seen.check_artifacts()
+    return seen if looking else Store(tracking)
+
+
+def find_sweep(store: Store, wanted: str, partial: bool = False, key: str = "sweep") -> Sweep:
+    """`wanted` is `latest`, the name of a sweep, the id of its parent run, or the beginning of one of them.
+
+    Raises `UserError` for a sweep that there is not, for what could be several, for one that still runs, or of which a
+    part failed, unless `partial` takes what there is.
+    """
+    sweeps = store.search("tags.kind = 'sweep'", 1 if wanted == "latest" else 1_000_000)
+    if not sweeps:
+        raise UserError(f"{key}={wanted}: no sweep in {store.uri}; `make sweep` runs one")
+    named = [s for s in sweeps if wanted in (s.run_id, s.name, "latest")]
+    chosen = named or [s for s in sweeps if s.run_id.startswith(wanted) or s.name.startswith(wanted)]
+    if not chosen:
+        raise UserError(f"{key}={wanted}: no such sweep; takes latest or one of {_some(s.name for s in sweeps)}")
+    if len(chosen) > 1:
+        could = (f"{s.run_id} ({s.name}, begun {_date(s)}: {s.tags.get('command', '')})" for s in chosen)
+        raise UserError(f"{key}={wanted}: could be {len(chosen)} sweeps; takes the run id of one: {_some(could)}")
+    run = chosen[0]
+    if run.status == "RUNNING":
+        raise UserError(f"{key}={wanted}: {run.name} is still running; takes one that is over")
+    found = store.json(run.run_id, COMPARISON)
+    if run.status != "FINISHED" and not (partial and found):
+        failed = [f"{row['variant']}: {row['failed']}" for row in found.get("variants", []) if row.get("failed")]
+        why = failed[0] if failed else run.tags.get("error", "it was interrupted")
+        can = "; partial=true takes what there is" if found else "; takes one that is whole"
+        raise UserError(f"{key}={wanted}: {run.name} is {run.status} ({why}){can}")
+    if not found:
+        raise UserError(f"{key}={wanted}: {run.name} has no {COMPARISON}; takes one that is whole")
+    for latency in filter(None, found["conditions"]["latency"]):
+        if latency["noise_floor"] is None:  # JSON has no infinity, which is what no round gives
+            latency["noise_floor"] = math.inf
+    return Sweep(run, tuple(found["variants"]), found["conditions"])
+
+
+def find_variant(store: Store, run_id: str, key: str = "run") -> Record:
+    """Raises `UserError` where there is no such run of a variant that is FINISHED."""
+    if not re.fullmatch(r"[0-9a-f]{32}", run_id):
+        raise UserError(f"{key}={run_id}: takes the id of a variant's run, 32 hexadecimal digits")
+    records = store.search(f"attributes.run_id = '{run_id}'", 1)
+    if not records or records[0].tags.get("kind") != "variant":
+        what = f"is the run of a {records[0].tags.get('kind')}" if records else "no such run"
+        raise UserError(f"{key}={run_id}: {what}; takes the id of a variant's run")
+    if records[0].status != "FINISHED":
+        raise UserError(f"{key}={run_id}: is {records[0].status}; takes a run that is FINISHED")
+    return records[0]
+
+
+def file(store: Store, record: Record, path: str) -> Path:
+    """A file of a variant. Raises `UserError` where it is not what was recorded, or can't be read."""
+    try:
+        return store.recorded(record, path)
+    except Unusable as error:
+        raise UserError(str(error)) from None
+
+
+def artifact(store: Store, record: Record) -> Path:
+    """The variant's `.tflite`. Raises `UserError` where it is not what was recorded."""
+    return file(store, record, artifact_path(record.tags["variant"]))
+
+
+def preprocessing(store: Store, record: Record) -> dict[str, Any]:
+    """What turns a user's image into the artifact's input, and its outputs into labels."""
+    return json.loads(file(store, record, PREPROCESSING).read_text(encoding="utf-8"))
+
+
+def _date(run: Record) -> str:
+    return f"{datetime.datetime.fromtimestamp(run.started):%Y-%m-%d %H:%M:%S}"
+
+
+def _some(names: Any, most: int = 4) -> str:
+    listed: Sequence[str] = list(names)
+    return ", ".join(listed[:most]) + (", …" if len(listed) > most else "")

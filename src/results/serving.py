@@ -1,0 +1,152 @@
+"""A variant as a classifier of a user's images: what `mlflow.pyfunc` loads and serves. It knows LiteRT, not TensorFlow.
+
+It is carried into the logged model together with the modules that it imports, so what is served is what was measured.
+"""
+
+import ast
+import base64
+import binascii
+import io
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.data.decode import UnreadableError, decode, resize
+from src.measure.accuracy import _Model
+from src.settings.config import Preprocess, UserError, check
+
+ROOT = Path(__file__).resolve().parent
+REQUIREMENTS = ("ai-edge-litert", "numpy", "pillow", "pydantic", "scipy", "simplejpeg")
+MODEL, PREPROCESSING = "model.tflite", "preprocessing.json"
+SCORES = 5  # classes per image, the most probable first
+
+
+class Classifier:
+    """From images to labels with scores.
+
+    An image is a uint8 array `[height, width, channels]` (or `[height, width]` of gray values) of any size, the bytes
+    of an image file, or those as base64 text. Each is resized to the size that the model takes, as in the sweep.
+
+    Example:
+        classifier = mlflow.pyfunc.load_model("models:/compression@champion")
+        classifier.predict([Path("cat.jpg").read_bytes()])
+        [{"label": "cat", "score": 0.97, "scores": {"cat": 0.97, "dog": 0.02, …}}]
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` holds `model.tflite` and `preprocessing.json`."""
+        self.how = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+        self.classes: list[str] = self.how["classes"]
+        self.shape = tuple(self.how["image_shape"])
+        self.model = _Model(folder / MODEL, threads=1, logits=self.how["logits"])
+        self.encode = self.model.encoder(check(Preprocess, self.how["preprocess"], "preprocess"))
+        self.one_at_a_time = threading.Lock()  # an interpreter is not for several threads
+
+    def predict(self, images: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """One dict per image: its `label`, the `score` of that in [0, 1], and `scores` of the most probable classes.
+        Where the model gives no number (NaN), `label` and `score` are None and `scores` is empty.
+
+        `images` is an array `[n, height, width, channels]`, a list of images of any kind, a table with one column of
+        them, or one image. Raises `ValueError` for what is no image.
+        """
+        pixels = [self.pixels(image, index) for index, image in enumerate(_each(images))]
+        with self.one_at_a_time:
+            # One by one, since an operator that quantizes its input could choose one scale for a whole batch.
+            scores = [self.model.probabilities(self.model.run(self.encode(image[None])))[0] for image in pixels]
+        return [self._named(each) for each in scores]
+
+    def pixels(self, image: Any, index: int = 0) -> np.ndarray:
+        """uint8 of the shape that the model takes. Raises `ValueError`, which names the image by its index."""
+        height, _, channels = self.shape
+        try:
+            if isinstance(image, str):
+                image = base64.b64decode(image.rpartition("base64,")[2], validate=True)
+            if isinstance(image, bytes | bytearray | memoryview):
+                found = decode(bytes(image), height, channels, self.how["resize"], self.how["crop"])[0]
+                return found
+            array = np.asarray(image)
+            if array.dtype != np.uint8:
+                if not np.issubdtype(array.dtype, np.integer) or (
+                    array.size and (array.min() < 0 or array.max() > 255)
+                ):
+                    raise ValueError(f"an array of {array.dtype}; takes whole numbers from 0 to 255 (uint8)")
+                array = array.astype(np.uint8)
+            if array.ndim == 2:
+                array = array[..., None]
+            if array.ndim != 3 or array.shape[2] not in (1, channels) or 0 in array.shape:
+                raise ValueError(f"an array of shape {array.shape}; takes [height, width, {channels}]")
+            if array.shape[2] != channels:
+                array = np.repeat(array, channels, axis=2)
+            return resize(array[None], height, self.how["resize"])[0]
+        except (UnreadableError, UserError, ValueError, binascii.Error) as error:
+            raise ValueError(f"image {index}: {error}") from None
+
+    def _named(self, scores: np.ndarray) -> dict[str, Any]:
+        if not np.isfinite(scores).all():
+            return {"label": None, "score": None, "scores": {}}
+        best = np.argsort(-scores, kind="stable")[:SCORES]
+        named = {self.classes[i]: float(scores[i]) for i in best}
+        return {"label": self.classes[best[0]], "score": float(scores[best[0]]), "scores": named}
+
+
+def _each(images: Any) -> Iterable[Any]:
+    if hasattr(images, "iloc"):  # a table
+        if images.shape[1] != 1:
+            raise ValueError(f"a table of {images.shape[1]} columns; takes one, of images")
+        return list(images.iloc[:, 0])
+    if isinstance(images, str | bytes | bytearray | memoryview):
+        return [images]
+    if isinstance(images, np.ndarray) and images.dtype != object and images.ndim in (2, 3):
+        return [images]
+    return images
+
+
+def _load_pyfunc(path: str) -> Classifier:
+    """What `mlflow.pyfunc` calls with the folder that `prepare` has filled."""
+    return Classifier(Path(path))
+
+
+# --- What is carried into the logged model ---------------------------------------------------------------------
+
+
+def prepare(artifact: Path, preprocessing: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Fills `folder`; gives the folder of data, for `_load_pyfunc`, and that of code."""
+    data, code = folder / "data", folder / "code" / ROOT.name
+    data.mkdir()
+    (data / MODEL).write_bytes(artifact.read_bytes())
+    (data / PREPROCESSING).write_text(json.dumps(preprocessing, indent=1) + "\n", encoding="utf-8")
+    for module in carried("src.results.serving"):
+        copy = code / module.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(module.read_text(encoding="utf-8"), encoding="utf-8")
+    return data, code
+
+
+def carried(module: str) -> list[Path]:
+    """The files of this project that a module needs: its own, those that it imports, and their packages."""
+    todo, found = [module], set()
+    while todo:
+        name = todo.pop()
+        path = ROOT.joinpath(*name.split(".")[1:])
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if file in found or not file.is_file():
+            continue
+        found.add(file)
+        todo.append(name.rpartition(".")[0])
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "src":
+                todo += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return sorted(found)
+
+
+def example(pixels: np.ndarray) -> str:
+    """An image as base64 of a PNG file. `pixels`: uint8 `[height, width, 1 or 3]`."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,1 @@
+"""The variants of one multirun: planned, done in waves, closed."""

@@ -1,0 +1,282 @@
+"""What a sweep is going to do: its variants by name, which of their stages the store has, and the waves of the rest."""
+
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+
+from src.data import dataset
+from src.pipeline import stages
+from src.pipeline.stages import Stage
+from src.settings.config import Config
+from src.store.tracking import Away, Damaged, Record, Store
+
+log = logging.getLogger(__name__)
+
+Compose = Callable[[Sequence[str]], Config]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant of a sweep. `overrides` is what composes its config; `training` says which of the sweep's trainings
+    it is made from, and is empty where there is one only; `own` are the overrides in which it differs from others that
+    would have its name; `train_images`, `image_shape` and `notes` are of its data."""
+
+    name: str
+    training: str
+    overrides: tuple[str, ...]
+    config: Config
+    chain: tuple[Stage, ...]
+    train_images: int
+    image_shape: tuple[int, int, int]
+    notes: tuple[str, ...]
+    own: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> Stage:
+        return self.chain[-1]
+
+    @property
+    def is_baseline(self) -> bool:
+        return len(self.chain) == 2 and self.config.quant.name == "none"
+
+    @property
+    def label(self) -> str:
+        return f"{self.training} {self.name}".strip()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage, done for one variant on behalf of all that share it. `seconds` is what such a stage took earlier."""
+
+    variant: Variant
+    stage: Stage
+    seconds: float | None = None
+
+    @property
+    def is_variant(self) -> bool:
+        return self.stage is self.variant.stage
+
+    @property
+    def title(self) -> str:
+        if self.is_variant:
+            return self.variant.label
+        chain = self.variant.chain
+        groups = {stage.group for stage in chain[: chain.index(self.stage) + 1]}
+        own = (o for o in self.variant.own if group_of(o) in groups)
+        return " ".join([self.variant.training, self.stage.name, *own]).strip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The variants, what of them is in the store already (by key), what was there but is damaged, and why, and the
+    stages to do, a wave after another: all within a wave are independent, and each finds its parent done."""
+
+    variants: tuple[Variant, ...]
+    done: Mapping[str, Record]
+    damaged: tuple[tuple[Record, str], ...]
+    waves: tuple[tuple[Job, ...], ...]
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for wave in self.waves for job in wave]
+
+
+def expand(overrides: Sequence[Sequence[str]], compose: Compose) -> tuple[Variant, ...]:
+    """The distinct variants, all checked, each with its dense baseline among them; baselines lead their trainings."""
+    composed = [(tuple(o), compose(o)) for o in overrides]
+    groups = {step.group for _, config in composed for step in (*config.transforms, config.quant)}
+    found: dict[str, Variant] = {}
+    baselines: dict[str, str] = {}
+    for own, config in composed:
+        variant = _variant(own, config)
+        training = variant.chain[0].key
+        if training not in baselines:
+            dense = (*(o for o in own if group_of(o) not in groups), *(f"{group}=none" for group in sorted(groups)))
+            baseline = _variant(dense, compose(dense))
+            baselines[training] = baseline.stage.key
+            found[baseline.stage.key] = baseline
+        found.setdefault(variant.stage.key, variant)
+    common = set.intersection(*(set(variant.overrides) for variant in found.values()))
+    variants = list(found.values())
+    # What all variants of a training share names it; what only some have is theirs: the compressors of the audit, say.
+    shared = {
+        key: set.intersection(*(set(v.overrides) for v in variants if v.chain[0].key == key)) for key in baselines
+    }
+    for i, variant in enumerate(variants):
+        of_training = shared[variant.chain[0].key] - common
+        varying = (o for o in variant.overrides if o in of_training and group_of(o) not in groups)
+        variants[i] = replace(variant, training=" ".join(varying))
+    order = {key: i for i, key in enumerate(baselines)}
+    variants.sort(key=lambda v: order[v.chain[0].key])
+    return tuple(_distinctly_named(variants, shared))
+
+
+def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
+    data = dataset(config)
+    chain = stages.chain(config, data)
+    return Variant(_name(config), "", overrides, config, chain, len(data.train), data.shape, data.notes)
+
+
+def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
+    """What is to be done, given what the store has, if there is one, and what of it may be used: `none`, `stages` or
+    `all`. Nothing is written."""
+    checkpoints = {stage.key for v in variants for stage in v.chain[:-1]}
+    done: dict[str, Record] = {}
+    damaged: list[tuple[Record, str]] = []
+    if store and reuse != "none":
+        done |= _intact(store, "stage", checkpoints, damaged)
+    if store and reuse == "all":
+        done |= _intact(store, "variant", [v.stage.key for v in variants], damaged)
+    earlier = _earlier_seconds_an_image(store) if store else {}
+    waves: list[dict[str, Job]] = []
+    for variant in variants:
+        for depth in range(len(variant.chain) - 1, -1, -1):
+            stage = variant.chain[depth]
+            if stage.key in done:
+                break
+            while len(waves) <= depth:
+                waves.append({})
+            each = earlier.get(_kind_of_work(variant, stage))
+            waves[depth].setdefault(stage.key, Job(variant, stage, each and each * _images(variant, stage)))
+    return Plan(tuple(variants), done, tuple(damaged), tuple(tuple(wave.values()) for wave in waves if wave))
+
+
+def summary(plan: Plan, parallel: int) -> str:
+    """The plan in a line."""
+    checkpoints = [job.title for job in plan.jobs if not job.is_variant]
+    artifacts = sum(job.is_variant for job in plan.jobs)
+    parts = [
+        f"{len(plan.variants)} variant{'s' * (len(plan.variants) != 1)}",
+        f"to make: {', '.join(checkpoints) or 'nothing'}",
+    ]
+    parts.append(f"to convert and evaluate: {artifacts}")
+    if reused := len(plan.variants) - artifacts:
+        parts.append(f"from earlier runs: {reused}")
+    if (seconds := estimate(plan, parallel)) is not None and plan.jobs:
+        parts.append(f"about {duration(seconds)}, and latency after that")
+    return "; ".join(parts)
+
+
+def estimate(plan: Plan, parallel: int) -> float | None:
+    """Seconds that the waves will take, from earlier runs of such stages; None where one has none."""
+    total = 0.0
+    for wave in plan.waves:
+        seconds = [job.seconds for job in wave]
+        if None in seconds:
+            return None
+        known = [s for s in seconds if s is not None]
+        total += max(sum(known) / parallel, *known)
+    return total
+
+
+def show(plan: Plan, parallel: int, console: Console) -> None:
+    """Prints the whole plan; nothing is run."""
+    console.print(f"[bold]{summary(plan, parallel)}[/bold]", highlight=False)
+    needed = {stage.key: Job(variant, stage) for variant in plan.variants for stage in variant.chain}
+    width = max(len(job.title) for job in needed.values())
+    for number, wave in enumerate(plan.waves, start=1):
+        at_a_time = min(parallel, len(wave))
+        console.print(f"\nwave {number}: {at_a_time} at a time", highlight=False)
+        for job in wave:
+            took = f"about {duration(job.seconds)}" if job.seconds is not None else "no such stage has run here yet"
+            what = "convert and evaluate" if job.is_variant else job.stage.group
+            what = "take as it is" if job.stage.name == "dense" else what
+            console.print(f"  {job.title:<{width}}  {what:<20}  {took}", highlight=False, markup=False)
+    reused = [(job, plan.done[key]) for key, job in needed.items() if key in plan.done]
+    if reused:
+        console.print("\nin the store", highlight=False)
+    for job, record in reused:
+        age = duration(time.time() - record.started)
+        console.print(f"  {job.title:<{width}}  run {record.run_id}, {age} ago", highlight=False, markup=False)
+    tracking = plan.variants[0].config.tracking
+    console.print(f"\nstore  {tracking.uri}, experiment {tracking.experiment}", highlight=False, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `2 min 5 s`, `3 h 20 min`, `4 days`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    if whole < 2 * 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} days"
+
+
+def group_of(override: str) -> str:
+    """`prune` of `prune=p1`, `+prune.epochs=3` and `prune.layers.pattern=x`."""
+    return override.split("=")[0].lstrip("+~").split(".")[0]
+
+
+def _intact(store: Store, kind: str, keys: Iterable[str], damaged: list[tuple[Record, str]]) -> dict[str, Record]:
+    """The newest run of each of `keys` whose files are what was recorded; those whose files are not are added to
+    `damaged`, those whose files can't be looked at are passed over."""
+    intact: dict[str, Record] = {}
+    away: list[str] = []
+    left, passed_over = list(keys), set[str]()
+    while left:
+        found = store.finished(kind, left, but=passed_over)
+        left = []
+        for key, record in found.items():
+            try:
+                store.check_local(record)
+                intact[key] = record
+            except Damaged as why:
+                log.warning("%s: %s; it is not used", record.name, why)
+                damaged.append((record, str(why)))
+                passed_over.add(record.run_id)
+                left.append(key)
+            except Away as why:
+                away.append(f"{record.name} ({why})")
+                passed_over.add(record.run_id)
+                left.append(key)
+    if away:
+        more = f" and {len(away) - 1} more" if len(away) > 1 else ""
+        log.warning("%s%s: left as they are, and not used", away[0], more)
+    return intact
+
+
+def _earlier_seconds_an_image(store: Store) -> dict[tuple[str, ...], float]:
+    """Median of the newest runs of each kind of work; for a training per image and epoch."""
+    records = store.search("attributes.status = 'FINISHED' and tags.kind != 'sweep'", 500)
+    seconds: dict[tuple[str, ...], list[float]] = {}
+    for record in records:
+        images = int(record.params.get("train_images", 0)) * int(record.params.get("epochs", 1))
+        if images and record.seconds is not None and "reused_from" not in record.tags:
+            stage = record.tags.get("stage", "")
+            work = (stage, *(record.params.get(name, "") for name in ("image_shape", "data", "model", stage)))
+            seconds.setdefault(work, []).append(record.seconds / images)
+    return {work: statistics.median(taken[:5]) for work, taken in seconds.items()}
+
+
+def _kind_of_work(variant: Variant, stage: Stage) -> tuple[str, ...]:
+    config, shape = variant.config, "x".join(map(str, variant.image_shape))
+    return (stage.group, shape, config.data.name, config.model.name, stage.step.name)
+
+
+def _images(variant: Variant, stage: Stage) -> int:
+    """How many training images a stage goes over, in all its epochs."""
+    return variant.train_images * (stage.epochs or 1)
+
+
+def _name(config: Config) -> str:
+    return "-".join(step.name for step in (*config.transforms, config.quant))
+
+
+def _distinctly_named(variants: list[Variant], shared: Mapping[str, set[str]]) -> list[Variant]:
+    """Where one name would stand for several variants of a training, the overrides in which they differ join it."""
+    count: dict[tuple[str, str], int] = {}
+    for v in variants:
+        count[v.training, v.name] = count.get((v.training, v.name), 0) + 1
+    named = []
+    for v in variants:
+        if count[v.training, v.name] > 1:
+            own = tuple(o for o in v.overrides if o not in shared[v.chain[0].key] and "." in o.split("=")[0])
+            v = replace(v, name=" ".join([v.name, *own]), own=own)
+        named.append(v)
+    return named
