@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.settings.config import Application, Architecture, MobileNetV2
 
 # Of each model: its settings, the size of its images, the images of a batch, the steps of a turn.

@@ -133,7 +133,7 @@ def stages_peak_memory(images: Path, cache: str, trained: int, evaluated: int | 
     """Peak RSS of one process that trains a MobileNetV2 of a third of the width on the first images of the training
     split, converts it, and evaluates it. All the images are in the data set."""
     from src.data.image_folder import load
-    from src.machine import tensorflow as backend
+    from src.machine import backend
     from src.measure.accuracy import predict
     from src.methods import convert, train
     from src.models.mobilenet_v2 import build

@@ -12,6 +12,7 @@ or one of the list was.
 
 import ast
 import difflib
+import importlib
 import importlib.util
 import os
 import re
@@ -139,7 +140,8 @@ def start(target: Target, source: str, seconds: float) -> int:
         spec = importlib.util.find_spec(name)
         assert spec
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        setattr(sys.modules["src"], name.rpartition(".")[2], module)
+        room, _, own_name = name.rpartition(".")
+        setattr(importlib.import_module(room), own_name, module)
         exec(compile(source, spec.origin or name, "exec"), module.__dict__)
         code = pytest.main([*QUICKLY, "-x", "-q", *target.tests])
     finally:

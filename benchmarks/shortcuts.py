@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.jit_compile import CLASSES, MODELS
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.methods import gradients
 
 BATCH, STEPS = 8, 10

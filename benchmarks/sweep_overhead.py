@@ -30,7 +30,10 @@ from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from src import audit, backend, machine, run, work
+from src import run
+from src.machine import system as machine, tensorflow as backend
+from src.measure import audit
+from src.pipeline import work
 from src.settings.config import load
 from src.measure.accuracy import predict
 

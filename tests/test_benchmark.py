@@ -267,7 +267,7 @@ def test_wrong_input_is_told_before_anything_is_run(tiny: Tiny, arguments: list[
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("module", ["src.measure.latency", "src.measure.audit"])
+@pytest.mark.parametrize("module", ["src.benchmark", "src.audit"])
 def test_wrong_input_is_one_line_and_exit_code_2(place: Place, module: str) -> None:
     done = place.run("nothing.tflite", module=module)
     assert (done.returncode, done.stdout) == (2, "")

@@ -199,7 +199,7 @@ def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to become")
-@pytest.mark.parametrize("module", ["src.measure.audit", "src.measure.latency"])
+@pytest.mark.parametrize("module", ["src.audit", "src.benchmark"])
 def test_a_file_that_may_not_be_read_is_one_line(write: Write, module: str) -> None:
     path = write(dense("x", "w", "y"))
     path.chmod(0)

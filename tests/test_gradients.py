@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.methods import gradients
 
 # What the layer is, and the shape of what it takes.

@@ -58,7 +58,7 @@ def test_what_is_no_process_does_not_live(identity: str) -> None:
 
 def test_the_processor_has_a_name_here_and_its_architecture_where_no_program_tells_it() -> None:
     assert machine.cpu_model() not in ("", "-")
-    program = "from src import machine; print(machine.cpu_model())"
+    program = "from src.machine import system as machine; print(machine.cpu_model())"
     done = subprocess.run(
         [sys.executable, "-c", program], env={**environment(), "PATH": "/nowhere"}, capture_output=True, text=True
     )
@@ -85,7 +85,7 @@ printf '%s'
 def test_arm_processors_are_named_by_lscpu(tmp_path: Path, lines: str, name: str) -> None:
     (tmp_path / "lscpu").write_text(LSCPU % lines, encoding="utf-8")
     (tmp_path / "lscpu").chmod(0o755)
-    program = "from src import machine; print(machine.cpu_model())"
+    program = "from src.machine import system as machine; print(machine.cpu_model())"
     path = os.pathsep.join([str(tmp_path), environment()["PATH"]])
     done = subprocess.run(
         [sys.executable, "-c", program], env={**environment(), "PATH": path}, capture_output=True, text=True

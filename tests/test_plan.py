@@ -131,7 +131,8 @@ def test_a_setting_changes_the_keys_of_what_depends_on_it(
 KEYS = """
 import json, sys
 from hydra import compose as hydra_compose, initialize_config_dir
-from src import plan, stages
+from src.pipeline import stages
+from src.sweep import plan
 from src.cli.compose import CONF, composer
 with initialize_config_dir(str(CONF), version_base="1.3"):
     compose = composer(hydra_compose("config", return_hydra_config=True))
@@ -178,15 +179,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
 @pytest.mark.parametrize(
     ("file", "before", "after", "expected"),
     [
-        ("train.py", "optimizers.Adam(", "optimizers.Nadam(", ["train", "p1", "fiq"]),
+        ("methods/train.py", "optimizers.Adam(", "optimizers.Nadam(", ["train", "p1", "fiq"]),
         ("models/small_cnn.py", '"relu"', '"elu"', ["train", "p1", "fiq"]),
         ("data/__init__.py", "- mean", "+ mean", ["train", "p1", "fiq"]),
-        ("prune.py", "PolynomialDecay(", "ConstantSparsity(", ["p1", "fiq"]),
-        ("convert.py", "batches(32", "batches(16", ["fiq"]),
-        ("evaluate.py", "argmax", "argmin", ["fiq"]),
-        ("convert.py", "int8 weights, activations", "other words", []),
+        ("methods/prune.py", "PolynomialDecay(", "ConstantSparsity(", ["p1", "fiq"]),
+        ("methods/convert.py", "batches(32", "batches(16", ["fiq"]),
+        ("measure/accuracy.py", "argmax", "argmin", ["fiq"]),
+        ("methods/convert.py", "int8 weights, activations", "other words", []),
         ("models/resnet8.py", "layers.ReLU", "layers.ELU", []),
-        ("compare/__init__.py", "def close", "def end", []),
+        ("results/compare/__init__.py", "def close", "def end", []),
     ],
 )
 def test_code_changes_the_keys_of_what_it_makes(

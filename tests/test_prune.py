@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.data import Dataset, in_memory
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.methods import prune, train
 from src.settings.config import Augment, Layers, MagnitudePruning, Preprocess, UserError
 

@@ -275,8 +275,8 @@ def test_every_scheme_is_exported_with_an_example_that_gives_what_was_measured(t
 
 def test_the_logged_model_carries_the_modules_that_it_needs_and_no_others() -> None:
     names = {str(file.relative_to(serving.ROOT)) for file in serving.carried("src.results.serving")}
-    assert {"serving.py", "evaluate.py", "data/decode.py", "__init__.py"} <= names
-    assert not {"tracking.py", "stages.py", "train.py", "run.py"} & names
+    assert {"results/serving.py", "measure/accuracy.py", "data/decode.py", "__init__.py"} <= names
+    assert not {"store/tracking.py", "pipeline/stages.py", "methods/train.py", "run.py"} & names
 
 
 # --- Verifying -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from src.cli.compose import CONF
 from src.data import digits
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.methods import convert, prune, train
 from src.models import small_cnn, vgg26m
 from src.settings.config import (

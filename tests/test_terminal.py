@@ -61,14 +61,14 @@ def test_where_all_can_be_shown_nothing_changes(tmp_path: Path) -> None:
 COMMANDS = [
     ("src.run", "--help"),
     ("src.pick", "--help"),
-    ("src.results.export", "--help"),
+    ("src.export", "--help"),
     ("src.verify", "--help"),
-    ("src.results.compare", "--help"),
-    ("src.measure.latency", "--help"),
-    ("src.measure.audit", "--help"),
+    ("src.compare", "--help"),
+    ("src.benchmark", "--help"),
+    ("src.audit", "--help"),
     ("src.run", "data=image_folder", "data.path='/nowhere/Zoë × 2'"),
     ("src.pick", "tracking.uri=sqlite:///Zoë.db"),
-    ("src.measure.latency", "Zoë.tflite"),
+    ("src.benchmark", "Zoë.tflite"),
 ]
 
 
@@ -95,7 +95,7 @@ def test_a_sweep_its_table_its_choice_and_the_benchmark_are_plain(place: Place) 
     assert code == 0, err
     assert "x smaller" in out
     file = next(place.folder.rglob("none-drq.tflite"))
-    code, out, err = ask(place.folder, ASCII, "src.measure.latency", str(file), "seconds=2")
+    code, out, err = ask(place.folder, ASCII, "src.benchmark", str(file), "seconds=2")
     assert code == 0, err
     assert "+/-" in out
     assert not {"|", "?"} & set(out)

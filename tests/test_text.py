@@ -87,7 +87,7 @@ KEYS = """
 import json, os, sys
 os.umask(int(sys.argv[1], 8))
 from hydra import compose, initialize_config_dir
-from src import plan
+from src.sweep import plan
 from src.cli.compose import CONF, composer
 from src.settings.config import Saved
 overrides = ["data=image_folder", "data.path=pictures", "data.cache=null", "prune=p1", "quant=fiq"]

@@ -112,7 +112,7 @@ def test_what_is_logged_there_is_logged_here_before_the_call_returns(caplog: pyt
 
 
 def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
-    code = "import os; from src import worker; print(worker.call(os.getpid), flush=True); worker.call(input)"
+    code = "import os; from src.pipeline import worker; print(worker.call(os.getpid), flush=True); worker.call(input)"
     command = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
     )

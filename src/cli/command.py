@@ -17,7 +17,7 @@ from src.settings.config import Tracking, UserError, check
 from src.settings.credentials import apart, hidden
 from src.store.tracking import reason
 
-TRACKING = Path(__file__).resolve().parent.parent / "conf/tracking/local.yaml"
+TRACKING = Path(__file__).resolve().parents[2] / "conf/tracking/local.yaml"
 RETRY_SECONDS = 5  # a person waits for the answer
 
 

@@ -5,7 +5,7 @@ import socket
 
 from src.data import Dataset, from_arrays
 from src.data.decode import resize
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.settings.config import KerasBuiltin, UserError
 
 # As Keras's documentation has them; the others have digits, or names that the loader does not tell.

@@ -11,7 +11,7 @@ import numpy as np
 
 from src.data import Dataset, from_arrays, shown
 from src.data.decode import resize
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.settings.config import Tfds, UserError
 
 

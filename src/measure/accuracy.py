@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from src.data import Split
 from src.data import preprocess as to_float
-from src.machine.tensorflow import quiet
+from src.machine.backend import quiet
 from src.measure import stats
 from src.measure.audit import gives_probabilities
 from src.settings.config import Preprocess, UserError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from src.data import preprocess
-from src.machine.tensorflow import quiet
+from src.machine.backend import quiet
 from src.methods.train import Task, restore
 from src.settings.config import FullInteger, Quantization
 
@@ -68,8 +68,8 @@ def _draw_with_operators(model: Any) -> None:
     The generators that they train with (see `backend.prepare`) keep their state in a variable, which TensorFlow 2.21
     can't convert. Each layer has a seed of its own, so that one checkpoint gives one artifact.
     """
+    from tf_keras.src.backend import RandomGenerator
     from tf_keras.src.engine.base_layer import BaseRandomLayer
-    from tf_keras.src.machine.tensorflow import RandomGenerator
 
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, BaseRandomLayer)]
     for seed, layer in enumerate(layers, start=1):

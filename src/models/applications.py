@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from src.machine.tensorflow import quiet
+from src.machine.backend import quiet
 from src.settings.config import Application, UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.machine.tensorflow import quiet
+from src.machine.backend import quiet
 from src.methods.train import restore
 from src.models import formats, keras3
 from src.models.formats import FORMATS

@@ -105,14 +105,17 @@ def code_version(*modules: str) -> str:
         name = todo.pop()
         if name in seen or name == "src.settings.config":
             continue
-        spec = importlib.util.find_spec(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        except ModuleNotFoundError:  # a name inside a module
+            continue
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):
             continue
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "src":
                 todo.append(node.module)
-                todo += [f"{node.module}.{alias.name}" for alias in node.names if node.module == "src"]
+                todo += [f"{node.module}.{alias.name}" for alias in node.names]
             body = getattr(node, "body", None)
             if (
                 isinstance(body, list)

@@ -18,8 +18,8 @@ import numpy as np
 
 from src.console.progress import Progress, at
 from src.data import Dataset, dataset
+from src.machine import backend
 from src.machine import system as machine
-from src.machine import tensorflow as backend
 from src.measure import audit
 from src.measure import latency as benchmark
 from src.measure.accuracy import NO_CLASS, Predictions, class_name, predict, without_number

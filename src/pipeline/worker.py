@@ -179,7 +179,7 @@ def serve(connection: int, life: int, at: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     progress.show_in(mmap.mmap(at, progress.AT_BYTES))
-    from src.machine import tensorflow as backend
+    from src.machine import backend
 
     backend.prepare()
     command = Connection(connection)

@@ -19,7 +19,7 @@ from src.data.decode import UnreadableError, decode, resize
 from src.measure.accuracy import _Model
 from src.settings.config import Preprocess, UserError, check
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ("ai-edge-litert", "numpy", "pillow", "pydantic", "scipy", "simplejpeg")
 MODEL, PREPROCESSING = "model.tflite", "preprocessing.json"
 SCORES = 5  # classes per image, the most probable first

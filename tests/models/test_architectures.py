@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from src.data import Dataset, in_memory
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.measure import audit
 from src.measure.accuracy import predict
 from src.methods import convert, prune, train

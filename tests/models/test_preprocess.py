@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.data import Dataset, in_memory, preprocess
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.measure.accuracy import _Model, predict
 from src.methods import convert, train
 from src.settings.config import Augment, FullInteger, Preprocess, Quantization

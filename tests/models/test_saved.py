@@ -12,7 +12,7 @@ from conftest import Place
 from PIL import Image
 
 from src.data import preprocess
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.methods import prune, train
 from src.models import saved
 from src.models.head import gives_logits

@@ -12,7 +12,7 @@ import pytest
 from test_architectures import SCHEMES
 from test_architectures import task as tiny_task
 
-from src.machine import tensorflow as backend
+from src.machine import backend
 from src.measure import audit
 from src.measure.accuracy import predict
 from src.methods import convert, prune, train

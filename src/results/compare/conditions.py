@@ -36,7 +36,7 @@ def facts(config: Config, variants: int, sweep: Record, uri: str) -> dict[str, s
 
 def commit() -> str:
     """The commit of this code, and whether there is more than it; empty outside a repository."""
-    root = Path(__file__).resolve().parent.parent.parent
+    root = Path(__file__).resolve().parents[3]
 
     def git(*arguments: str) -> str | None:
         try:
