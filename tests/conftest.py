@@ -1,6 +1,7 @@
 """What several tests use: the program as a user runs it, in a folder of its own, and one sweep of the twelve."""
 
 import atexit
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import absl.logging
 import artifacts
 import pytest
 from hydra import compose
@@ -77,6 +79,11 @@ def environment() -> dict[str, str]:
 def default_composer() -> Compose:
     """Of conf/config.yaml, where Hydra is initialized."""
     return composer(compose("config", return_hydra_config=True))
+
+
+# absl 2, which TensorFlow imports, closes the stream that it was imported with once Hydra configures logging anew in
+# this process: by then it is pytest's.
+absl.logging.PythonHandler.close = logging.Handler.close
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ def test_a_file_that_may_not_be_read_is_one_line(write: Write, module: str) -> N
     path.chmod(0)
     # The interpreter's own files need not be readable for others: the process becomes another user once it has them.
     program = (
-        f"import os, sys; from {module} import __main__ as command; import numpy\n"
+        f"import os, sys; import {module} as command; import numpy\n"
         f"os.setuid(65534); sys.argv = ['', '{path}']; command.main()"
     )
     for folder in path.parents:
