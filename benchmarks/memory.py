@@ -115,7 +115,7 @@ def peak_memory(images: Path, cache: str | None) -> dict[str, Any]:
 
     before = peak_mib()
     began = time.monotonic()
-    data = load(ImageFolder(path=str(images), image_size=SIDE, cache=cache), seed=0)
+    data = load(ImageFolder(path=str(images), image_size=SIDE, cache=cache))
     loaded = time.monotonic()
     count = sum(len(labels) for split in data.splits().values() for _, labels in split.batches(BATCH))
     return {
@@ -139,7 +139,7 @@ def stages_peak_memory(images: Path, cache: str, trained: int, evaluated: int | 
     from src.models.mobilenet_v2 import build
     from src.settings.config import Augment, ImageFolder, MobileNetV2, Quantization, Train
 
-    data = load(ImageFolder(path=str(images), image_size=SIDE, cache=cache), seed=0)
+    data = load(ImageFolder(path=str(images), image_size=SIDE, cache=cache))
     loaded = peak_mib()
     backend.prepare()
     model = MobileNetV2(alpha=0.35)
@@ -177,7 +177,7 @@ def decoding_speed(images: Path, size: int, resize: str, count: int, rounds: int
     from src.settings.config import ImageFolder
 
     settings: dict[str, Any] = {"path": str(images), "image_size": size, "resize": resize}
-    train = load(ImageFolder(**settings, cache=None, memory_gib=0), seed=0).train
+    train = load(ImageFolder(**settings, cache=None, memory_gib=0)).train
     order = np.arange(min(count, len(train)))
     paths = [str(images / train.ids[int(i)]) for i in order]
     ours, bare = [], []

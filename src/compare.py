@@ -28,8 +28,8 @@ the dense baseline of each. A change is called real only where its interval,
 corrected for the number of variants, excludes 0, and for speed-ups where the
 intervals, widened by both noise floors, do not meet.
 
-Where both sweeps saw the same test images, the change is paired; another seed
-splits the data anew, and then it is not.
+Where both sweeps saw the same test images, the change is paired; another
+data.seed splits the data anew, and then it is not.
 
 Examples
   python -m src.compare sweep=sweep-20260101-120000,latest

@@ -220,10 +220,11 @@ def _data_and_model(record: Record, store: Store) -> tuple[Dataset, Step]:
     """The data and the model, from the recorded settings. Others are not read: a version may have its own."""
     try:
         settings = yaml.safe_load(store.file(record.run_id, "config.yaml").read_text(encoding="utf-8"))
+        settings["data"].setdefault("seed", settings["seed"])  # version 0.1 drew the splits by the training's
         data, model = (step(group, settings[group], record.params[group]) for group in ("data", "model"))
     except (Unusable, UserError, KeyError, yaml.YAMLError) as error:
         raise UserError(f"run {record.run_id}: its config.yaml can't be used here ({error})") from None
-    return load_data(data, settings["seed"]), model
+    return load_data(data), model
 
 
 def _expected(

@@ -34,9 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_folders_are_classes_by_their_names(folder: Path) -> None:
-    assert set(image_folder.load(ImageFolder(str(folder), cache=None), 0).classes) == set(NAMES)
+    assert set(image_folder.load(ImageFolder(str(folder), cache=None)).classes) == set(NAMES)
     some = check(ImageFolder, {"path": str(folder), "classes": ["null", "1e3", "01"], "cache": None}, "data")
-    assert image_folder.load(some, 0).classes == ("null", "1e3", "01")
+    assert image_folder.load(some).classes == ("null", "1e3", "01")
 
 
 WRONG = [
@@ -71,7 +71,7 @@ def test_a_recorded_config_says_the_same_names_to_whoever_reads_it(folder: Path)
 def test_labels_of_an_array_are_a_line_each(tmp_path: Path) -> None:
     labels = np.array(["null", "a\nb", "1e3"] * 10)
     np.savez(tmp_path / "x.npz", x=np.arange(30 * 64).reshape(30, 8, 8).astype(np.uint8), y=labels)
-    assert npz.load(Npz(str(tmp_path / "x.npz")), 0).classes == ("1e3", r"a\nb", "null")
+    assert npz.load(Npz(str(tmp_path / "x.npz"))).classes == ("1e3", r"a\nb", "null")
 
 
 def test_from_folders_to_what_is_shipped_and_verified(folder: Path, place: Place) -> None:

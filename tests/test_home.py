@@ -50,11 +50,11 @@ def test_the_home_of_a_user_that_is_not_known_is_one_line(tmp_path, monkeypatch)
     with pytest.raises(UserError, match=r"^model\.path.*~no_such_user/x\.h5 does not exist; takes a Keras model"):
         config.check(config.Saved, {"path": "~no_such_user/x.h5"}, "model")
     with pytest.raises(UserError, match=r"^data\.path=~no_such_user/x: no such folder"):
-        image_folder.load(ImageFolder(path="~no_such_user/x"), seed=0)
+        image_folder.load(ImageFolder(path="~no_such_user/x"))
     monkeypatch.chdir(tmp_path)
     for name in ("cat", "dog"):
         (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(3):
             Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / "images" / name / f"{i}.png")
-    image_folder.load(ImageFolder(path="images", cache="~no_such_user/cache"), seed=0)  # as a shell takes it
+    image_folder.load(ImageFolder(path="images", cache="~no_such_user/cache"))  # as a shell takes it
     assert (tmp_path / "~no_such_user" / "cache").is_dir()

@@ -16,6 +16,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from src.cli.compose import CONF
+from src.data import dataset
 from src.settings.config import load
 from src.sweep import plan
 
@@ -79,6 +80,14 @@ def test_each_training_has_a_baseline_and_a_label_of_what_varies(compose: plan.C
     assert len({v.chain[0].key for v in variants}) == 2
 
 
+def test_trainings_of_several_seeds_see_the_same_images(compose: plan.Compose) -> None:
+    first, second = (dataset(variant.config) for variant in plan.expand(product(seed="0,1", quant="none"), compose))
+    assert first.fingerprint == second.fingerprint
+    assert first.test.ids == second.test.ids
+    (other,) = plan.expand([["seed=0", "data.seed=1", "quant=none"]], compose)
+    assert dataset(other.config).test.ids != first.test.ids
+
+
 def test_settings_that_a_scheme_does_not_use_do_not_make_another_variant(compose: plan.Compose) -> None:
     overrides = [["quant=drq", f"quant.representative_images={n}"] for n in (10, 20)]
     assert len({v.stage.key for v in plan.expand(overrides, compose)}) == 2, "the baseline and one drq"
@@ -109,6 +118,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         ("model=resnet8", ["train", "p1", "fiq"]),
         ("augment.shift=0.1", ["train", "p1", "fiq"]),
         ("data.validation=0.2", ["train", "p1", "fiq"]),
+        ("data.seed=1", ["train", "p1", "fiq"]),
         ("prune.frequency=5", ["p1", "fiq"]),
         ("quant.representative_images=7", ["fiq"]),
         ("audit.compressors=[xz]", ["fiq"]),

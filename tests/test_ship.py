@@ -175,7 +175,7 @@ def test_what_is_served_is_what_was_measured(twelve, champion: Record, tmp_path:
     import yaml
 
     settings = yaml.safe_load(store.file(champion.run_id, "config.yaml").read_text())
-    data = load_data(step("data", settings["data"], "digits"), settings["seed"])
+    data = load_data(step("data", settings["data"], "digits"))
     images = data.test.read(np.arange(len(data.test)))
     np.save(tmp_path / "images.npy", images)
     code = """

@@ -44,7 +44,7 @@ PRUNING = MagnitudePruning(
 
 @pytest.fixture(scope="module")
 def task() -> train.Task:
-    return train.Task(digits.load(Digits(), 0), Preprocess(), Augment(), 0)
+    return train.Task(digits.load(Digits()), Preprocess(), Augment(), 0)
 
 
 @pytest.fixture(scope="module")

@@ -80,12 +80,12 @@ def shown(name: str) -> str:
 
 def dataset(config: Config) -> Dataset:
     """The images of a config. A process loads them once."""
-    return load_data(config.data, config.seed)
+    return load_data(config.data)
 
 
 @lru_cache(maxsize=2)
-def load_data(step: Step, seed: int) -> Dataset:
-    return step.function(step.settings, seed)
+def load_data(step: Step) -> Dataset:
+    return step.function(step.settings)
 
 
 def preprocess(images: np.ndarray, how: Preprocess) -> np.ndarray:

@@ -7,7 +7,7 @@ from src.data.decode import resize
 from src.settings.config import Digits
 
 
-def load(config: Digits, seed: int) -> Dataset:
+def load(config: Digits) -> Dataset:
     """1,797 grayscale images in ten classes: the test set of Alpaydin and Kaynak (UCI, 1998)."""
     from sklearn.datasets import load_digits
 
@@ -18,6 +18,6 @@ def load(config: Digits, seed: int) -> Dataset:
         {"train": (resize(images, config.image_size, "bilinear"), bunch.target)},
         [str(name) for name in bunch.target_names],
         {"validation": config.validation, "test": config.test},
-        seed,
+        config.seed,
         "data=digits",
     )

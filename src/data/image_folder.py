@@ -18,7 +18,7 @@ from src.data.layout import TAKES, some
 from src.settings.config import ImageFolder, UserError
 
 
-def load(config: ImageFolder, seed: int) -> Dataset:
+def load(config: ImageFolder) -> Dataset:
     """Images of any size and format, as `src.data.decode` reads them.
 
     Within a split images are in the order of the SHA-256 of their files, or shuffled by `seed` where the split is drawn
@@ -55,7 +55,7 @@ def load(config: ImageFolder, seed: int) -> Dataset:
     shares = {"validation": config.validation, "test": config.test}
     drawn = {name: share for name, share in shares.items() if name not in of}
     pool = of.get("train", rows)
-    parts = stratified(labels[pool], classes, drawn, seed, key) if drawn else {}
+    parts = stratified(labels[pool], classes, drawn, config.seed, key) if drawn else {}
     of |= {name: pool[indices] for name, indices in parts.items()}
 
     def split(rows: np.ndarray) -> Split:

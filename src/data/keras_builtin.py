@@ -16,7 +16,7 @@ CLASSES = {
 CONNECT_SECONDS = 30
 
 
-def load(config: KerasBuiltin, seed: int) -> Dataset:
+def load(config: KerasBuiltin) -> Dataset:
     """Keras's training and test images; validation is drawn from training.
 
     The copy in `KERAS_HOME`, or `~/.keras`, is used if there is one. Raises `UserError` if it must be downloaded and
@@ -47,6 +47,6 @@ def load(config: KerasBuiltin, seed: int) -> Dataset:
         {name: (images[name], labels.astype(int)) for name, (_, labels) in given.items()},
         classes,
         {"validation": config.validation},
-        seed,
+        config.seed,
         key,
     )

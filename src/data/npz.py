@@ -16,7 +16,7 @@ SHORT = {"train": "train", "validation": "val", "test": "test"}
 PARTS = {"x": ("x", "image", "images", "img", "imgs"), "y": ("y", "label", "labels", "target", "targets")}
 
 
-def load(config: Npz, seed: int) -> Dataset:
+def load(config: Npz) -> Dataset:
     """Images `[n, height, width]` or `[n, height, width, channels]`, whole numbers in 0..255 or floats; labels as
     numbers or text, `[n]` or `[n, 1]`, or one-hot `[n, classes]`.
 
@@ -38,7 +38,7 @@ def load(config: Npz, seed: int) -> Dataset:
         {name: (images, labels[name]) for name, images in given.items()},
         classes,
         {"validation": config.validation, "test": config.test},
-        seed,
+        config.seed,
         key,
         [*notes, *more_notes],
     )

@@ -15,7 +15,7 @@ from src.machine import backend
 from src.settings.config import Tfds, UserError
 
 
-def load(config: Tfds, seed: int) -> Dataset:
+def load(config: Tfds) -> Dataset:
     """Images and class labels of a data set that TFDS describes as supervised.
 
     Raises `UserError` if the package or the data set is not there, or if it is not one of images with one class each.
@@ -47,7 +47,7 @@ def load(config: Tfds, seed: int) -> Dataset:
         {name: _read(config, builder, names, split, key) for name, split in wanted.items() if split},
         label.names,
         {"validation": config.validation, "test": config.test},
-        seed,
+        config.seed,
         key,
         [f"splits not used: {', '.join(unused)}"] if unused else [],
     )

@@ -44,6 +44,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 ImageSize = Annotated[int, Field(ge=4, le=1024)]
 SplitShare = Annotated[float, Field(gt=0, lt=0.5)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 FLOAT32_MAX = 3.4e38
 Resize = Literal["bilinear", "bicubic", "lanczos", "area", "nearest", "tf_bilinear"]
 
@@ -95,6 +96,7 @@ class Digits:
     """The 1,797 handwritten digits (8 x 8, 10 classes) that scikit-learn ships."""
 
     image_size: ImageSize = 8
+    seed: Seed = 0
     validation: SplitShare = 0.25
     test: SplitShare = 0.25
 
@@ -114,6 +116,7 @@ class ImageFolder:
     channels: Literal[1, 3] = 3
     resize: Resize = "bilinear"
     crop: bool = False
+    seed: Seed = 0
     validation: SplitShare = 0.1
     test: SplitShare = 0.2
     memory_gib: Annotated[float, Field(ge=0)] = 1.0
@@ -131,6 +134,7 @@ class Npz:
     path: Annotated[str, Field(min_length=1, description="an .npz file")]
     image_size: ImageSize | None = None
     resize: Resize = "bilinear"
+    seed: Seed = 0
     validation: SplitShare = 0.1
     test: SplitShare = 0.2
 
@@ -142,6 +146,7 @@ class KerasBuiltin:
     name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
     image_size: ImageSize | None = None
     resize: Resize = "bilinear"
+    seed: Seed = 0
     validation: SplitShare = 0.1
 
 
@@ -161,6 +166,7 @@ class Tfds:
     test_split: Annotated[str, Field(min_length=1)] | None = "test"
     image_size: ImageSize = 32
     resize: Resize = "bilinear"
+    seed: Seed = 0
     validation: SplitShare = 0.1
     test: SplitShare = 0.2
     memory_gib: Annotated[float, Field(ge=0)] = 1.0
@@ -467,7 +473,7 @@ class Config:
 
 STEPS = ("data", "model", "train", "quant")
 SECTIONS: dict[str, Any] = {
-    "seed": Annotated[int, Field(ge=0, lt=2**32)],
+    "seed": Seed,
     "plan": bool,
     "reuse": Literal["none", "stages", "all"],
     "augment": Augment,

@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path | str, seed: int = 0, **settings) -> Dataset:
-    return image_folder.load(ImageFolder(path=str(root), image_size=8, **{"cache": None, **settings}), seed)
+    return image_folder.load(ImageFolder(path=str(root), image_size=8, seed=seed, **{"cache": None, **settings}))
 
 
 def line(root: Path | str, **settings) -> str:
@@ -364,7 +364,7 @@ def test_moving_renaming_and_touching_change_nothing(root, tmp_path):
 def test_settings_that_change_the_pixels_or_splits_change_the_fingerprint(root, settings):
     before = load(root).fingerprint
     config = ImageFolder(**{"path": str(root), "image_size": 8, "cache": None, **settings})
-    assert image_folder.load(config, 0).fingerprint != before
+    assert image_folder.load(config).fingerprint != before
 
 
 @pytest.mark.parametrize("change", ["byte", "class name", "class of an image", "image more"])
@@ -401,7 +401,7 @@ def test_a_set_kept_for_one_size_does_not_answer_for_another(root, tmp_path):
     cache = str(tmp_path / "cache")
     load(root, cache=cache)
     config = ImageFolder(path=str(root), image_size=6, cache=cache)
-    assert next(image_folder.load(config, 0).test.batches(2))[0].shape == (2, 6, 6, 3)
+    assert next(image_folder.load(config).test.batches(2))[0].shape == (2, 6, 6, 3)
 
 
 def test_pixels_and_labels_are_those_that_keras_loads(root):
@@ -586,12 +586,12 @@ def test_no_file_is_too_broken(root, tmp_path, seed):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no cifar10-900; CIFAR10_900=DIR names another place")
 def test_cifar10_as_a_folder(tmp_path):
-    data = image_folder.load(ImageFolder(path=str(REAL), cache=str(tmp_path)), seed=0)
+    data = image_folder.load(ImageFolder(path=str(REAL), cache=str(tmp_path)))
     assert data.shape == (32, 32, 3)
     assert data.classes == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     assert [len(split) for split in data.splits().values()] == [4050, 450, 900]
     assert np.bincount(data.validation.labels).tolist() == [45] * 10
     assert data.notes == data.rejected == ()
-    again = image_folder.load(ImageFolder(path=str(REAL), cache=str(tmp_path)), seed=0)
+    again = image_folder.load(ImageFolder(path=str(REAL), cache=str(tmp_path)))
     assert again.fingerprint == data.fingerprint
     np.testing.assert_array_equal(again.test.read(np.arange(900)), data.test.read(np.arange(900)))

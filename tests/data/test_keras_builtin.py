@@ -33,7 +33,7 @@ def fashion(tmp_path, monkeypatch):
 
 
 def test_a_copy_in_keras_home_is_read_by_keras_itself(fashion):
-    data = keras_builtin.load(KerasBuiltin(name="fashion_mnist"), seed=0)
+    data = keras_builtin.load(KerasBuiltin(name="fashion_mnist"))
     assert data.shape == (28, 28, 1)
     assert [len(split) for split in data.splits().values()] == [20, 10, 20]
     assert data.classes[0] == "t-shirt"
@@ -43,7 +43,7 @@ def test_a_copy_in_keras_home_is_read_by_keras_itself(fashion):
 
 
 def test_images_can_be_resized(fashion):
-    assert keras_builtin.load(KerasBuiltin(name="fashion_mnist", image_size=32), seed=0).shape == (32, 32, 1)
+    assert keras_builtin.load(KerasBuiltin(name="fashion_mnist", image_size=32)).shape == (32, 32, 1)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
@@ -54,7 +54,7 @@ def test_without_a_copy_and_a_network_it_is_one_line(name, tmp_path, monkeypatch
     monkeypatch.setattr(socket, "getaddrinfo", refused)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     with pytest.raises(UserError) as caught:
-        keras_builtin.load(KerasBuiltin(name=name), seed=0)
+        keras_builtin.load(KerasBuiltin(name=name))
     assert str(caught.value).startswith(f"data.name={name}: URL fetch failure on ")
     assert str(caught.value).endswith(f"; takes a network, or a copy in {tmp_path}/datasets")
     assert "\n" not in str(caught.value)

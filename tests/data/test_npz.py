@@ -12,7 +12,7 @@ Y = np.arange(40) % 2
 
 def load(tmp_path, arrays, **settings):
     np.savez(tmp_path / "data.npz", **arrays)
-    return npz.load(Npz(path=str(tmp_path / "data.npz"), **settings), seed=0)
+    return npz.load(Npz(path=str(tmp_path / "data.npz"), **settings))
 
 
 def pixels(data):
@@ -178,10 +178,10 @@ def test_everything_else_is_one_line(tmp_path, arrays, line):
 def test_odd_paths(tmp_path):
     path = tmp_path / "d'été ~(1)=\n.npz"
     with pytest.raises(UserError) as caught:
-        npz.load(Npz(path=str(path)), seed=0)
+        npz.load(Npz(path=str(path)))
     assert str(caught.value).startswith(f"data.path={tmp_path}/d'été ~(1)=\\n.npz: no such file; takes ")
     np.savez(path, x=X, y=Y)
-    assert len(npz.load(Npz(path=str(path)), seed=0).test) == 8
+    assert len(npz.load(Npz(path=str(path))).test) == 8
 
 
 @pytest.mark.parametrize("damage", ["missing", "folder", "empty", "text", "npy", "truncated", "flipped"])
@@ -204,5 +204,5 @@ def test_a_broken_file_is_one_line(tmp_path, damage):
             ]
         )
     with pytest.raises(UserError, match=r"^data\.path=.*data\.npz: .*; takes an \.npz file with x_train") as caught:
-        npz.load(Npz(path=str(path)), seed=0)
+        npz.load(Npz(path=str(path)))
     assert "\n" not in str(caught.value)
