@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT, default_composer
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from src.cli.compose import CONF
@@ -78,6 +79,23 @@ def test_each_training_has_a_baseline_and_a_label_of_what_varies(compose: plan.C
     variants = plan.expand(product(seed="0,1", prune="p1", quant="drq"), compose)
     assert [v.label for v in variants] == ["seed=0 none-none", "seed=0 p1-drq", "seed=1 none-none", "seed=1 p1-drq"]
     assert len({v.chain[0].key for v in variants}) == 2
+
+
+def test_a_group_that_does_nothing_changes_no_name_and_no_key(compose: plan.Compose, tmp_path: Path) -> None:
+    overrides = product(prune="none,p1", quant="none,fiq")
+    before = plan.expand(overrides, compose)
+    shutil.copytree(CONF, tmp_path / "conf")
+    shutil.copytree(CONF / "prune", tmp_path / "conf/more", ignore=shutil.ignore_patterns("p?.yaml"))
+    config = tmp_path / "conf/config.yaml"
+    text = config.read_text(encoding="utf-8").replace("transforms: [prune]", "transforms: [prune, more]")
+    config.write_text(text.replace("  - prune: none\n", "  - prune: none\n  - more: none\n"), encoding="utf-8")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
+        after = plan.expand(overrides, default_composer())
+        (_, acting) = plan.expand([["prune=p1", "more=magnitude", "quant=fiq"]], default_composer())
+    assert [variant.name for variant in before] == ["none-none", "none-fiq", "p1-none", "p1-fiq"]
+    assert [(v.name, v.stage.key) for v in after] == [(v.name, v.stage.key) for v in before]
+    assert acting.name == "p1-magnitude-fiq"
 
 
 def test_trainings_of_several_seeds_see_the_same_images(compose: plan.Compose) -> None:

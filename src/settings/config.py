@@ -468,6 +468,16 @@ class Config:
     text: str
     sweep: Sweep = field(default_factory=Sweep)
 
+    @property
+    def policy(self) -> str:
+        """The transforms that act, by name; none where none does."""
+        return "-".join(step.name for step in self.transforms if step.name != "none") or "none"
+
+    @property
+    def name(self) -> str:
+        """Of the variant, such as `p1-fiq`: a group of transforms that does nothing leaves no trace in it."""
+        return f"{self.policy}-{self.quant.name}"
+
 
 # --- From a composed config to a checked one -------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose) -> tuple[Varian
 def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
     data = dataset(config)
     chain = stages.chain(config, data)
-    return Variant(_name(config), "", overrides, config, chain, len(data.train), data.shape, data.notes)
+    return Variant(config.name, "", overrides, config, chain, len(data.train), data.shape, data.notes)
 
 
 def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
@@ -262,10 +262,6 @@ def _kind_of_work(variant: Variant, stage: Stage) -> tuple[str, ...]:
 def _images(variant: Variant, stage: Stage) -> int:
     """How many training images a stage goes over, in all its epochs."""
     return variant.train_images * (stage.epochs or 1)
-
-
-def _name(config: Config) -> str:
-    return "-".join(step.name for step in (*config.transforms, config.quant))
 
 
 def _distinctly_named(variants: list[Variant], shared: Mapping[str, set[str]]) -> list[Variant]:

@@ -179,8 +179,7 @@ def _training(
     made_of: dict[tuple[str, str], str] = {}
     for entry in entries:
         if entry.name in test:
-            made = "-".join(step.name for step in entry.config.transforms), entry.config.quant.name
-            made_of.setdefault(made, entry.name)
+            made_of.setdefault((entry.config.policy, entry.config.quant.name), entry.name)
     return report.Comparison(
         training=training,
         rows=tuple(report.ordered(list(rows.values()))),

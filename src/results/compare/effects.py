@@ -17,14 +17,13 @@ SHOWN = 12  # damaged images
 def effects(correct: Mapping[tuple[str, str], np.ndarray], confidence: float) -> tuple[Effect, ...]:
     """What each pruning policy costs under each quantization scheme. `correct`: by (pruning, quantization), bool `[n]`,
     was image i classified rightly."""
-    dense = [name for name, _ in correct if set(name.split("-")) == {"none"}]
     found = []
     for (pruning, quantization), pruned in correct.items():
-        unpruned = next((correct[name, quantization] for name in dense if (name, quantization) in correct), None)
-        if pruning in dense or unpruned is None:
+        unpruned = correct.get(("none", quantization))
+        if pruning == "none" or unpruned is None:
             continue
         extra = None
-        alone = [correct.get(key) for key in ((dense[0], "none"), (pruning, "none"))]
+        alone = [correct.get(key) for key in (("none", "none"), (pruning, "none"))]
         if quantization != "none" and alone[0] is not None and alone[1] is not None:
             extra = interaction(alone[0], alone[1], unpruned, pruned, confidence)
         drop = stats.paired_drop(unpruned, pruned, confidence).drop
