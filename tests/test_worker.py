@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +122,50 @@ def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     command.kill()
     command.wait()
     there.wait(30)
+
+
+def leave_files() -> str:
+    Path(tempfile.gettempdir(), "__autograph_generated_file.py").touch()
+    return tempfile.gettempdir()
+
+
+def test_what_the_process_left_in_its_temporary_folder_goes_with_it() -> None:
+    folder = Path(worker.call(leave_files))
+    with worker.scratch() as scratch:
+        assert Path(scratch).parent == folder
+        with pytest.raises(worker.Failed):
+            worker.call(die_of, signal.SIGKILL)
+    assert not folder.exists()
+    other = Path(worker.call(leave_files))
+    worker.stop()
+    assert not other.exists()
+
+
+def test_a_command_that_is_killed_leaves_no_temporary_files(tmp_path: Path) -> None:
+    code = """
+import os, tempfile
+from pathlib import Path
+from src.pipeline import worker
+folder = worker.scratch()
+Path(folder.name, "checkpoint").touch()
+print(worker.call(os.getpid), worker.call(tempfile.mkdtemp), flush=True)
+worker.call(input)
+"""
+    command = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**environment(), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout
+    pid, made = command.stdout.readline().split()
+    assert Path(made).is_relative_to(tmp_path)
+    there = psutil.Process(int(pid))
+    command.kill()
+    command.wait()
+    there.wait(30)
+    assert list(tmp_path.iterdir()) == []
 
 
 CRASHES = """

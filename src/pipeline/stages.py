@@ -12,7 +12,6 @@ import importlib.util
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +154,7 @@ def perform(request: Request, store: Store) -> str:
                 return store.adopt(found, request.variant, sweep)
         log.info("%s", _title(request))
         with (
-            tempfile.TemporaryDirectory() as scratch,
+            worker.scratch() as scratch,
             store.run(kind, name, tags=_tags(request, kind), params=_params(request), parent=sweep) as run_id,
         ):
             folder = Path(scratch)

@@ -12,6 +12,7 @@ import logging.handlers
 import mmap
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ START = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from src.pipeline.worker import serve
-serve(*map(int, sys.argv[2:]))
+serve(sys.argv[2], *map(int, sys.argv[3:]))
 """
 LOOK_SECONDS = 1  # between looks whether whoever waits for this process is still there
 
@@ -48,6 +49,7 @@ def start() -> None:
     """Starts the process, unless it lives already; it loads TensorFlow while the command goes on."""
     global _worker
     if _worker is None or not _worker.lives:
+        stop()
         log.info("loading TensorFlow")
         _worker = _Worker()
 
@@ -66,6 +68,13 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
         if not _worker.idle:
             stop()
         raise
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder for what one call leaves, in that of the process: where this command is killed, it goes with it."""
+    start()
+    assert _worker
+    return tempfile.TemporaryDirectory(dir=_worker.folder)
 
 
 def stop() -> None:
@@ -101,12 +110,17 @@ class _Worker:
         alive, self.life = os.pipe()  # closed with this process, however it ends
         self.open = contextlib.ExitStack()
         self.errors = self.open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        # TensorFlow 2.21 leaves its `__autograph_generated_file*.py` where a process does not end of itself.
+        self.folder = self.open.enter_context(
+            tempfile.TemporaryDirectory(prefix="compression-worker-", ignore_cleanup_errors=True)
+        )
         self.at = self.open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self.at.truncate(progress.AT_BYTES)
         passed = (theirs.fileno(), alive, self.at.fileno())
         path = json.dumps([os.path.abspath(part) for part in sys.path])
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, path, *map(str, passed)],
+            [sys.executable, "-c", START, path, self.folder, *map(str, passed)],
+            env={**os.environ, "TMPDIR": self.folder},
             stdin=subprocess.DEVNULL,
             stderr=self.errors,
             pass_fds=passed,
@@ -172,12 +186,12 @@ class _Worker:
 # --- In the worker process ------------------------------------------------------------------------------------
 
 
-def serve(connection: int, life: int, at: int) -> None:
-    """Calls what it is told to until the command is gone."""
+def serve(folder: str, connection: int, life: int, at: int) -> None:
+    """Calls what it is told to until the command is gone; `folder` is then removed."""
     # Ctrl-C reaches every process of a terminal: the command decides what comes of it.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(life, folder), daemon=True).start()
     progress.show_in(mmap.mmap(at, progress.AT_BYTES))
     from src.machine import backend
 
@@ -188,7 +202,7 @@ def serve(connection: int, life: int, at: int) -> None:
         try:
             function, arguments, level = command.recv()
         except EOFError:
-            return
+            threading.Event().wait()  # until `_end_with` has removed the folder
         progress.at("")
         root = logging.getLogger()
         root.setLevel(level)
@@ -202,8 +216,9 @@ def serve(connection: int, life: int, at: int) -> None:
         command.send(answer)
 
 
-def _end_with(life: int) -> None:
+def _end_with(life: int, folder: str) -> None:
     os.read(life, 1)  # nothing is ever written: it returns when the command's end is closed
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
