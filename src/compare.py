@@ -55,7 +55,11 @@ def compare(wanted: Settings) -> None:
     if len(names) != 2 or not all(names):
         raise UserError(f"sweep={wanted.sweep}: takes two sweeps, sweep=A,B")
     store = recorded.open_store(wanted.tracking)
-    first, second = (recorded.find_sweep(store, name, wanted.partial) for name in names)
+    templates = (f"{{}},{names[1]}", f"{names[0]},{{}}")
+    first, second = (
+        recorded.find_sweep(store, name, wanted.partial, module="src.compare", template=template)
+        for name, template in zip(names, templates, strict=True)
+    )
     if first.run.run_id == second.run.run_id:
         raise UserError(f"sweep={wanted.sweep}: both are {first.run.name}; takes two different ones")
     console = Terminal(highlight=False)

@@ -150,7 +150,7 @@ def _drop(row: dict[str, Any], split: str) -> Interval:
 def pick(wanted: Settings) -> None:
     """Raises `Refused` if none qualifies."""
     store = recorded.open_store(wanted.tracking, looking=not wanted.register)
-    sweep = recorded.find_sweep(store, wanted.sweep, wanted.partial)
+    sweep = recorded.find_sweep(store, wanted.sweep, wanted.partial, module="src.pick")
     found = candidates(sweep.variants, wanted)
     if not found:
         raise command.Refused(f"{sweep.run.name} has nothing but the dense baseline")

@@ -11,6 +11,7 @@ from conftest import default_composer
 from hydra import compose, initialize_config_dir
 
 from src.cli.compose import CONF
+from src.compare import Settings, compare
 from src.results import recorded, report
 from src.settings.config import Tracking, UserError
 from src.store.tracking import Store
@@ -84,6 +85,31 @@ def test_a_name_that_could_be_several_sweeps_is_an_error_that_lists_them(store: 
         assert recorded.find_sweep(store, wanted).run.run_id == other
     with pytest.raises(UserError, match=r"^sweep=sweep-2027: no such sweep; takes latest or one of sweep-20260101-13"):
         recorded.find_sweep(store, "sweep-2027")
+
+
+def test_where_the_latest_sweep_is_not_whole_the_error_names_the_command_for_the_latest_that_is(store: Store) -> None:
+    def refused(*names: str) -> str:
+        with pytest.raises(UserError) as error:
+            recorded.find_sweep(store, *names, module="src.pick")
+        return str(error.value)
+
+    store.end(store.start("sweep", "sweep-killed", tags={}, params={}), "KILLED")
+    assert refused("latest").endswith("takes one that is whole; no sweep is")
+    for name in ("sweep-first", "sweep-second"):
+        start(store, name)
+    store.end(store.start("sweep", "sweep-killed-too", tags={}, params={}), "KILLED")
+    settings = f"tracking.uri={store.uri} tracking.experiment={store.experiment}"
+    takes = f"python -m src.pick sweep=sweep-second {settings}"
+    assert refused("latest") == (
+        f"sweep=latest: sweep-killed-too is KILLED (it was interrupted); takes one that is whole: {takes}"
+    )
+    assert refused("sweep-killed-too").endswith("takes one that is whole")  # nothing else was meant
+    with pytest.raises(UserError, match=r"whole: python -m src\.compare sweep=sweep-first,sweep-second tracking"):
+        compare(Settings(Tracking(store.uri, store.experiment), "sweep-first,latest"))
+    running = store.start("sweep", "sweep-running", tags={}, params={})
+    assert refused("latest").endswith(f"is still running; takes one that is over: {takes}")
+    store.end(running, "FINISHED")
+    assert refused("latest").endswith(f"takes one that is whole: {takes}")
 
 
 def test_a_sweep_is_found_however_many_came_after(store: Store, database: Path) -> None:

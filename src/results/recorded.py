@@ -4,12 +4,15 @@ import datetime
 import json
 import math
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.cli.command import elsewhere
 from src.settings.config import Tracking, UserError
+from src.settings.credentials import to_give
 from src.store.tracking import PREPROCESSING, Record, Store, Unusable, artifact_path
 
 COMPARISON = "comparison.json"
@@ -36,11 +39,20 @@ def open_store(tracking: Tracking, looking: bool = True) -> Store:
     return seen if looking else Store(tracking)
 
 
-def find_sweep(store: Store, wanted: str, partial: bool = False, key: str = "sweep") -> Sweep:
+def find_sweep(
+    store: Store,
+    wanted: str,
+    partial: bool = False,
+    key: str = "sweep",
+    *,
+    module: str = "",
+    template: str = "{}",
+) -> Sweep:
     """`wanted` is `latest`, the name of a sweep, the id of its parent run, or the beginning of one of them.
 
     Raises `UserError` for a sweep that there is not, for what could be several, for one that still runs, or of which a
-    part failed, unless `partial` takes what there is.
+    part failed, unless `partial` takes what there is. Where the latest one is such a sweep, the error names the latest
+    that is whole, in the command that takes it: `module`, with a setting whose value is the name in `template`.
     """
     sweeps = store.search("tags.kind = 'sweep'", 1 if wanted == "latest" else 1_000_000)
     if not sweeps:
@@ -53,20 +65,34 @@ def find_sweep(store: Store, wanted: str, partial: bool = False, key: str = "swe
         could = (f"{s.run_id} ({s.name}, begun {_date(s)}: {s.tags.get('command', '')})" for s in chosen)
         raise UserError(f"{key}={wanted}: could be {len(chosen)} sweeps; takes the run id of one: {_some(could)}")
     run = chosen[0]
+
+    def whole() -> str:
+        return _latest_whole(store, module, key, template) if wanted == "latest" else ""
+
     if run.status == "RUNNING":
-        raise UserError(f"{key}={wanted}: {run.name} is still running; takes one that is over")
+        raise UserError(f"{key}={wanted}: {run.name} is still running; takes one that is over{whole()}")
     found = store.json(run.run_id, COMPARISON)
     if run.status != "FINISHED" and not (partial and found):
         failed = [f"{row['variant']}: {row['failed']}" for row in found.get("variants", []) if row.get("failed")]
         why = failed[0] if failed else run.tags.get("error", "it was interrupted")
-        can = "; partial=true takes what there is" if found else "; takes one that is whole"
+        can = "; partial=true takes what there is" if found else f"; takes one that is whole{whole()}"
         raise UserError(f"{key}={wanted}: {run.name} is {run.status} ({why}){can}")
     if not found:
-        raise UserError(f"{key}={wanted}: {run.name} has no {COMPARISON}; takes one that is whole")
+        raise UserError(f"{key}={wanted}: {run.name} has no {COMPARISON}; takes one that is whole{whole()}")
     for latency in filter(None, found["conditions"]["latency"]):
         if latency["noise_floor"] is None:  # JSON has no infinity, which is what no round gives
             latency["noise_floor"] = math.inf
     return Sweep(run, tuple(found["variants"]), found["conditions"])
+
+
+def _latest_whole(store: Store, module: str, key: str, template: str) -> str:
+    """The end of an error's line: the command that takes the latest sweep that is whole, if there is one."""
+    over = store.search("tags.kind = 'sweep' and attributes.status = 'FINISHED'")
+    name = next((run.name for run in over if store.json(run.run_id, COMPARISON)), None)
+    if name is None:
+        return "; no sweep is"
+    settings = [f"{key}={template.replace('{}', name)}", *elsewhere(store.uri, store.experiment)]
+    return f": {to_give()}python -m {module} {shlex.join(settings)}"
 
 
 def find_variant(store: Store, run_id: str, key: str = "run") -> Record:
