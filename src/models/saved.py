@@ -1,7 +1,6 @@
 """A Keras model of the user's own, from a file or folder, as the stages need it: one float32 input of the data's shape
 and one score per class."""
 
-import logging
 import math
 import os
 import re
@@ -18,8 +17,6 @@ from src.settings.config import Saved, UserError
 
 if TYPE_CHECKING:
     import tf_keras
-
-log = logging.getLogger(__name__)
 
 # What Keras 2 says of a class or function that it doesn't know, in each of its formats.
 UNKNOWN = re.compile(r"(?:Unknown [\w ]+:|Could not locate (?:class|function)|added layer .* layer=) ?'?(\w+)'?")
@@ -50,8 +47,6 @@ def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras
     model = _fitted(model, shape, key)
     check_classes(model, classes, key)
     gives_logits(model, config.logits)
-    for note in notes(config, model):
-        log.warning("%s", note)
     return model
 
 

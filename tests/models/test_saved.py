@@ -226,11 +226,16 @@ def test_layers_in_half_precision_become_float32(tmp_path: Path) -> None:
     np.testing.assert_allclose(fitted(images).numpy(), model(images).numpy(), atol=0.01)
 
 
-def test_a_model_that_rescales_itself_is_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_rescales_itself_is_pointed_out_and_by_the_check_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sweep says once what `notes` gives; it builds the model for the check and again for each stage."""
     L = layers()  # noqa: N806
     model = sequential(L.Input((8, 8, 1)), L.Rescaling(1 / 255, name="to_one"), L.Flatten(), L.Dense(3))
-    saved.build(Saved(path=save(model, tmp_path / "own.h5")), (8, 8, 1), 3)
-    assert "starts with layer to_one" in caplog.text
+    config = Saved(path=save(model, tmp_path / "own.h5"))
+    (note,) = saved.notes(config, saved.build(config, (8, 8, 1), 3))
+    assert "starts with layer to_one" in note
+    assert "starts with" not in caplog.text
 
 
 # --- What it ends in -------------------------------------------------------------------------------------------
