@@ -1,8 +1,10 @@
 """What can't be judged, read or run fails alone: the other variants of the table stand as if it were not there."""
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hydra import initialize_config_dir
 from src.cli.compose import CONF
 from src.measure.accuracy import Predictions
 from src.results import compare, report
+from src.results.compare.effects import interaction
 from src.results.report import figures
 from src.results.report.page import page
 from src.settings.config import Benchmark, Compare
@@ -110,3 +113,13 @@ def test_predictions_that_are_damaged_fail_their_own_variant(
     assert rows["none-f16"].speedup is not None
     assert Path(closed.folder / "report.html").exists()
     assert store.get(records["none-drq"].run_id).status == "FAILED"  # so that the next sweep makes it anew
+
+
+def test_an_interaction_has_an_interval_however_near_its_confidence_is_to_1() -> None:
+    right, wrong = np.array([True] * 10), np.array([False] * 10)
+    # The number next to 1: 0.5 + confidence / 2 would round to 1, whose quantile is infinite.
+    found = interaction(right, right, right, wrong, 1 - 2**-53)
+    assert found.estimate == 1
+    # Ten images of 1, and the two that are added: mean 10/12, variance (12 - 12 (10/12)^2) / 11 = 1/3.
+    quantile = -NormalDist().inv_cdf(2**-54)
+    assert found.high - found.low == pytest.approx(2 * quantile * math.sqrt(1 / 3 / 12))

@@ -67,7 +67,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} of {n}: takes a count of at least 0 and at most n > 0")
-    z = _z(confidence)
+    z = normal_quantile(confidence)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -248,7 +248,7 @@ def bootstrap_ratio(log_ratios: np.ndarray, confidence: float = 0.95, resamples:
     if n > 1:
         rng = np.random.default_rng(seed)
         means = medians[rng.integers(n, size=(resamples, n))].mean(axis=1)
-        stretch = math.sqrt(n / (n - 1)) * -float(stdtrit(n - 1, _tail(confidence))) / _z(confidence)
+        stretch = math.sqrt(n / (n - 1)) * -float(stdtrit(n - 1, _tail(confidence))) / normal_quantile(confidence)
         ends = np.quantile(means, [_tail(confidence), 1 - _tail(confidence)])
         low, high = estimate + stretch * (ends - estimate)
     with np.errstate(over="ignore"):  # e^710 is infinite
@@ -269,7 +269,8 @@ def pareto_front(costs: np.ndarray) -> np.ndarray:
     return ~((no_worse & better).any(axis=0) | np.isnan(costs).any(axis=1))
 
 
-def _z(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
+    """How many standard errors an interval of the normal reaches to either side: 1.96 for a confidence of 0.95."""
     return -float(ndtri(_tail(confidence)))
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import ndtri
 
 from src.data import Dataset
 from src.measure import stats
@@ -43,7 +42,7 @@ def interaction(
     """
     each = np.subtract(quantized, both, dtype=float) - np.subtract(dense, pruned, dtype=float)
     added = np.concatenate([each, [1.0, -1.0]])
-    half = float(ndtri(0.5 + confidence / 2)) * added.std(ddof=1) / np.sqrt(len(added))
+    half = stats.normal_quantile(confidence) * added.std(ddof=1) / np.sqrt(len(added))
     return Interval(float(each.mean()), float(added.mean() - half), float(added.mean() + half))
 
 
