@@ -20,6 +20,7 @@ from src.measure import latency as benchmark
 from src.measure.accuracy import Predictions, predict
 from src.measure.stats import Interval
 from src.results import compare, recorded, report
+from src.results.report.numbers import times
 from src.settings.config import STRICT, Compare, Step, Tracking, UserError, check, step
 from src.settings.config import Benchmark as BenchmarkSettings
 from src.store.tracking import (
@@ -89,7 +90,7 @@ def verify(wanted: Settings) -> None:
         only, sweep_id = record.run_id, record.tags["mlflow.parentRunId"]
         sweep = recorded.find_sweep(store, sweep_id, partial=True, key="run")
     else:
-        sweep = recorded.find_sweep(store, wanted.sweep, wanted.partial)
+        sweep = recorded.find_sweep(store, wanted.sweep, wanted.partial, module="src.verify")
     wrong: dict[str, list[str]] = {}
     held = 0
     trainings = list(dict.fromkeys(row["training"] for row in sweep.variants))
@@ -272,11 +273,11 @@ def _timed(
         now = variant.speedup
         if before.low / slack > now.high or now.low > before.high * slack:
             problems[variant.name] = [
-                f"speedup: recorded {before.estimate:.2f} [{before.low:.2f}, {before.high:.2f}], found "
-                f"{now.estimate:.2f} [{now.low:.2f}, {now.high:.2f}]"
+                f"speedup: recorded {times(before.estimate)} [{times(before.low)}, {times(before.high)}], found "
+                f"{times(now.estimate)} [{times(now.low)}, {times(now.high)}]"
             ]
         else:
-            print(f"{variant.name}: speedup holds, {before.estimate:.2f} then, {now.estimate:.2f} now")
+            print(f"{variant.name}: speedup holds, {times(before.estimate)} then, {times(now.estimate)} now")
     return problems
 
 

@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 
 from scripts import screenshots
 from src.measure.stats import Interval, PairedDrop, Verdict, paired_drop, verdict
-from src.results import report
+from src.results import compare, report
 from src.results.compare import footnotes
 from src.results.report import figures, numbers
 from src.results.report.page import page, sentence
@@ -226,7 +226,7 @@ def test_no_difference_is_the_same_only_where_the_interval_is_narrow(speedup: In
         "sweep", "today", (report.Comparison("", (dense, row), {"test": 1000}),), Compare(), {"what": ""}
     )
     assert f"| {word} |" in report.markdown([dense, row], 0.95)
-    assert ("[0.77, 2.25]" in page(sweep, figures.drawn(sweep))) == (speedup.low == 0.77)
+    assert ("[0.770, 2.25]" in page(sweep, figures.drawn(sweep))) == (speedup.low == 0.77)
 
 
 def test_an_undecided_drop_whose_interval_leaves_out_0_is_explained() -> None:
@@ -242,6 +242,20 @@ def test_an_undecided_drop_whose_interval_leaves_out_0_is_explained() -> None:
 )
 def test_three_digits(number: float, written: str) -> None:
     assert numbers.three(number) == written
+
+
+@pytest.mark.parametrize(
+    ("ratio", "written"),
+    [(0.001, "0.00100"), (0.0117, "0.0117"), (0.5, "0.500"), (1.357, "1.36"), (9.996, "10.0"), (1234.5, "1,234")],
+)
+def test_how_many_times_has_three_digits_however_slow(ratio: float, written: str) -> None:
+    assert numbers.times(ratio) == written
+
+
+def test_a_variant_that_is_a_thousand_times_slower_is_described_as_that() -> None:
+    (_, row) = rows(("p1-drq", 1, 2e5))
+    slow = dataclasses.replace(row, speedup=Interval(0.001, 0.0009, 0.0011), no_difference=False)
+    assert "0.00100 × as fast as it." in compare._description(slow)
 
 
 def test_a_table_of_twelve_fits_80_columns() -> None:

@@ -312,7 +312,7 @@ def _description(row: report.Row) -> str:
         )
     lines.append(f"{report.numbers.times(1 / row.metrics['gzip_ratio'])} × smaller than the dense baseline.")
     if row.speedup:
-        claimed = f"{row.speedup.estimate:.2f} × as fast as it."
+        claimed = f"{report.numbers.times(row.speedup.estimate)} × as fast as it."
         if row.no_difference:
             claimed = "No difference in latency." if row.as_fast else "Unsure whether it is as fast."
         lines.append(claimed)

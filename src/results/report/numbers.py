@@ -1,5 +1,6 @@
 """How numbers are written for a person: the same in the terminal, in figures and on the page."""
 
+from src.cli.files import digits
 from src.measure.stats import Interval
 
 
@@ -28,8 +29,8 @@ def size(count: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """How many times: 1.36, 10.2."""
-    return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}"
+    """How many times, with three significant digits: 1.36, 10.2, 0.00117."""
+    return digits(ratio)
 
 
 def images(count: int, split: str) -> str:
