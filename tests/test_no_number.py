@@ -190,6 +190,36 @@ def test_the_exported_example_says_so(tiny: Tiny, tmp_path: Path, name: str, sai
     assert done.stdout == f"{said}\n"
 
 
+def test_the_exported_example_works_from_any_folder_and_refuses_a_wrong_image_in_one_line(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    folder, elsewhere = tmp_path / "device", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    shutil.copy(Path(export.__file__).parent / "example.py", folder)
+    shutil.copy(tiny.files["none"], folder / "model.tflite")
+    (folder / "preprocessing.json").write_text(json.dumps({"preprocess": plain(PREPROCESS)}))
+    (folder / "labels.txt").write_text("same\n" * 5)
+    image = tiny.split.read(np.arange(1))[0]
+    np.save(folder / "example.npy", image)
+    np.save(elsewhere / "wide.npy", np.concatenate([image, image], axis=1))
+    np.save(elsewhere / "float.npy", image.astype(np.float32))
+    np.savez(elsewhere / "several.npz", image)
+    (elsewhere / "text.npy").write_text("no array")
+
+    def run(*image: str) -> tuple[int, str, str]:
+        command = [sys.executable, "../device/example.py", *image]
+        done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+        errors = [line for line in done.stderr.splitlines() if not line.startswith("INFO: ")]  # of the interpreter
+        return done.returncode, done.stdout, "\n".join(errors)
+
+    assert run()[:2] == (0, "same\n")
+    takes = f"takes a .npy file of uint8 {list(image.shape)}: height, width, channels"
+    assert run("none.npy") == (2, "", f"error: none.npy: No such file or directory; {takes}")
+    for wrong in ("wide.npy", "float.npy", "several.npz", "text.npy"):
+        assert run(wrong) == (2, "", f"error: {wrong}: is something else; {takes}")
+
+
 def test_pixels_that_float32_can_not_hold_are_refused() -> None:
     for wrong in ({"rescale": 1e37}, {"std": [1e-39]}, {"mean": [1e39]}):
         with pytest.raises(UserError, match=r"^preprocess: makes up to .* of a pixel; takes what float32 can hold$"):

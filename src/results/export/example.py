@@ -7,12 +7,21 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-how = json.loads(Path("preprocessing.json").read_text(encoding="utf-8"))
-labels = Path("labels.txt").read_text(encoding="utf-8").splitlines()
-image = np.load(sys.argv[1] if len(sys.argv) > 1 else "example.npy")  # uint8 [height, width, channels]
-interpreter = Interpreter(model_path="model.tflite")
+here = Path(__file__).resolve().parent
+how = json.loads((here / "preprocessing.json").read_text(encoding="utf-8"))
+labels = (here / "labels.txt").read_text(encoding="utf-8").splitlines()
+interpreter = Interpreter(model_path=str(here / "model.tflite"))
 interpreter.allocate_tensors()
 given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+file, shape = sys.argv[1] if len(sys.argv) > 1 else here / "example.npy", given["shape"][1:].tolist()
+try:
+    image = np.load(file)
+    if image.dtype != np.uint8 or list(image.shape) != shape:
+        raise ValueError
+except Exception as error:  # of the system, or of numpy for a file of another kind
+    why = getattr(error, "strerror", None) or "is something else"
+    print(f"error: {file}: {why}; takes a .npy file of uint8 {shape}: height, width, channels", file=sys.stderr)
+    sys.exit(2)
 pre = {name: np.float32(value) for name, value in how["preprocess"].items() if name != "channel_order"}
 values = image[..., ::-1] if how["preprocess"]["channel_order"] == "bgr" else image
 values = (values.astype(np.float32) * pre["rescale"] - pre["mean"]) / pre["std"]
