@@ -2,8 +2,6 @@
 
 import json
 import re
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -118,18 +116,10 @@ def _all_used(workloads: dict[str, Workload], signature: str | None, shapes: dic
 
 @contextmanager
 def progress() -> Iterator[Tell]:
-    """A bar on a terminal, a line now and then elsewhere; on stderr, so that the table can go into a file."""
+    """A bar on a terminal, on stderr, so that the tables can go into a file; nothing elsewhere."""
     console = Terminal(stderr=True)
     if not console.is_terminal:
-        due = time.monotonic() + 2
-
-        def line(share: float, what: str) -> None:
-            nonlocal due
-            if share < 1 and time.monotonic() > due:
-                due = time.monotonic() + 5
-                print(f"{share:4.0%} {shown(what)}", file=sys.stderr, flush=True)
-
-        yield line
+        yield lambda share, what: None
         return
     columns = (
         BarColumn(24),

@@ -15,12 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from artifacts import SCHEMES, Tiny
 from conftest import Place
 from rich.console import Console
 
-from src.benchmark import notes, parse, show
+from src.benchmark import notes, parse, progress, show
 from src.export import conditions
 from src.measure.latency import FIRST_LOOK, NEXT_LOOK, Plan, Report, allocate, call, measure, precise
 from src.measure.stats import Interval, bootstrap_ratio
@@ -297,6 +298,17 @@ def test_help_teaches_and_names_every_setting(place: Place) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_progress_is_for_a_terminal_alone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for forced, told in ((False, False), (True, True)):
+        monkeypatch.setenv("TTY_COMPATIBLE", str(int(forced)))
+        with progress() as tell:
+            if not forced:
+                time.sleep(2.1)  # what takes less would be said nowhere
+            tell(0.17, "instance 8 of 80")
+        out, errors = capsys.readouterr()
+        assert (out, "instance 8 of 80" in errors) == ("", told)
+
+
 def test_an_interrupt_ends_the_command_and_its_child_without_a_traceback(place: Place, tiny: Tiny) -> None:
     command = [sys.executable, "-m", "src.benchmark", str(tiny.files["none"]), "instances=1000", "precision=1e-9"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
@@ -304,8 +316,8 @@ def test_an_interrupt_ends_the_command_and_its_child_without_a_traceback(place: 
         command, cwd=place.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    assert process.stderr is not None
-    process.stderr.readline()  # progress: it is at work
+    while not psutil.Process(process.pid).children():  # then it is at work
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to all of the group
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
