@@ -6,9 +6,11 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 comma  := ,
 STAMP  := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
+# The scripts in an environment name the folder that it was made in; the stamp does too. Not empty after `mv` or `cp -r`.
+MOVED  := $(shell [ ! -s '$(STAMP)' ] || [ "$$(cat '$(STAMP)')" -ef '$(VENV)' ] || echo moved)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep pick export verify test mutants lint format ui clean lock
+.PHONY: help setup sweep pick export verify test mutants lint format ui clean lock moved
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,10 +18,10 @@ help:  ## this list
 setup: $(STAMP)  ## make .venv from the lock (EXTRAS=dev,gpu for CUDA; also joblib, ray, submitit, tfds, postgres, mutants)
 
 # The stamp is written when the environment is whole.
-$(STAMP): requirements.lock
+$(STAMP): requirements.lock $(MOVED)
 	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(EXTRAS)"
 	@echo "$(EXTRAS)" >$(VENV)/extras
-	@touch $@
+	@(CDPATH= cd $(VENV) && pwd -P) >$@
 
 sweep: $(STAMP)  ## the twelve variants on the embedded default (ARGS="data=image_folder data.path=DIR" for others)
 	$(BIN)/python -m src.run -m $(ARGS)
@@ -49,7 +51,7 @@ format: $(STAMP)  ## mend what lint can mend
 	$(BIN)/ruff check --fix .
 
 ui: $(STAMP)  ## the MLflow UI on what was recorded, at http://localhost:5000 (ARGS="--port 5001" for another)
-	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}" $(ARGS)
+	$(BIN)/python -m mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}" $(ARGS)
 
 lock: $(STAMP)  ## resolve requirements.lock anew
 	bash scripts/lock.sh $(BIN)/uv

@@ -10,9 +10,17 @@ tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
 python=$(bash "$scripts/find_python.sh" "$python" "$tools")  # and puts uv into $tools
 
+stamp=$venv/installed-${extras//,/-}
+if [[ ! -d $venv ]]; then
+    what="making $venv from requirements.lock: TensorFlow and what it needs, about 3 GB, a minute or a few"
+elif [[ -s $stamp && ! $(cat "$stamp") -ef $venv ]]; then
+    what="$venv was made in $(cat "$stamp") and works only there; making it anew"
+else
+    what="making $venv anew, with EXTRAS=$extras; what is in uv's cache is not fetched again"
+fi
 rm -rf "$venv"
 trap 'rm -rf "$tools" "$venv"' EXIT
-echo "setup: making $venv from requirements.lock: TensorFlow and what it needs, about 3 GB, a minute or a few" >&2
+echo "setup: $what" >&2
 flags=(--python "$venv/bin/python" --verify-hashes --compile-bytecode --requirements pyproject.toml)
 for extra in ${extras//,/ }; do flags+=(--extra "$extra"); done
 [[ -t 2 ]] || flags+=(--quiet)  # on a terminal uv shows how far it is

@@ -1,5 +1,7 @@
 """Every compression of an image classifier, measured as the file that would ship."""
 
+from __future__ import annotations  # a Python too old for the rest comes as far as `_refuse`
+
 import atexit
 import os
 import shutil
@@ -8,17 +10,29 @@ import tempfile
 from types import TracebackType
 
 
-def _interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _refuse(why: str) -> None:
+    print(
+        f"error: {sys.executable} {why}; `make setup` makes .venv, and .venv/bin/python runs this command",
+        file=sys.stderr,
+    )
+    raise SystemExit(2)
+
+
+def _unusable(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
+    elif isinstance(error, ModuleNotFoundError) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+        _refuse(f"does not have the package {error.name}")
     else:
         sys.__excepthook__(kind, error, trace)
 
 
-# Imports take a second or more: Ctrl-C meanwhile is no traceback. `-m` stands in the command's place until Python has
-# found its module.
+# Imports take a second or more: Ctrl-C meanwhile is no traceback, nor is a Python without the packages. `-m` stands in
+# the command's place until Python has found its module.
 if sys.argv[:1] == ["-m"]:
-    sys.excepthook = _interrupted
+    sys.excepthook = _unusable
+    if sys.version_info < (3, 11):  # noqa: UP036 -- who has not activated .venv may start any Python
+        _refuse(f"is Python {sys.version_info[0]}.{sys.version_info[1]} and has to be one from 3.11 to 3.13")
 
 # Read when TensorFlow is first imported, in worker processes as well: TFMOT needs Keras 2, and TensorFlow's C++ logs
 # every detected CPU feature on import.

@@ -1,15 +1,17 @@
 """The set-up begins on any Python from 3.8 on, finds one that fits, and says in one line where it can't."""
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-TOOLS = ("bash", "dirname", "getconf", "grep", "ln", "mktemp", "rm", "sed", "tail", "uname")
+TOOLS = ("bash", "cat", "dirname", "getconf", "grep", "ln", "mktemp", "rm", "sed", "tail", "uname")
 UV = Path(sys.executable).parent / "uv"
 TAKES = (
     "takes Linux on x86-64 or Arm (64 bit, glibc 2.28 or newer), macOS 12 or newer on Apple silicon, or Windows "
@@ -205,3 +207,102 @@ def test_a_python_without_venv_and_pip_is_one_line(project):
         f"setup: PYTHON={given} is Python 3.10.12 and can't install uv: it has neither venv nor pip, "
         "which Debian and Ubuntu keep apart, in python3-venv\n"
     )
+
+
+# --- An environment that is there already ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make(project: Path) -> Callable[..., str]:
+    """Calls make in a project without dependencies, where nothing is to be fetched; gives what it says on stderr."""
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "empty"\nversion = "0"\nrequires-python = ">=3.11,<3.14"\ndependencies = []\n'
+        "[project.optional-dependencies]\ndev = []\ntfds = []\n"
+    )
+    (project / "requirements.lock").write_text("uv==0\n")
+    shutil.copy(ROOT / "Makefile", project)
+    # pip, which `--seed` installs, is not there offline.
+    without_seed = f'test "$1" != venv || exec {UV} venv --quiet --python "$5" "$6"\nexec {UV} "$@"\n'
+    script(project.parent / "bin" / "uv", f"#!/bin/sh\n{without_seed}")
+    given = script(project.parent / "python", f'#!/bin/sh\ntest "$1" = -m || exec {sys.executable} "$@"\nexit 1\n')
+    place = project.parent
+    environment = {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "UV_OFFLINE": "1"}
+
+    def call(folder: Path, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(shutil.which("make")), f"PYTHON={given}", *arguments],
+            cwd=folder,
+            env={"PATH": str(place / "bin"), **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    return call
+
+
+@pytest.mark.skipif(not UV.is_file(), reason="make setup EXTRAS=dev")
+@pytest.mark.parametrize("copied", [False, True], ids=["moved", "copied"])
+def test_an_environment_that_was_moved_or_copied_is_made_anew(project, make, copied):
+    make(project, "setup", "EXTRAS=dev,tfds")
+    there = project.parent / "there"
+    if copied:
+        shutil.copytree(project, there, symlinks=True)
+    else:
+        project.rename(there)
+    said = make(there, "setup").splitlines()
+    assert said[0] == f"setup: .venv was made in {project.resolve()}/.venv and works only there; making it anew"
+    assert len(said) == 2
+    assert str(there) in (there / ".venv" / "bin" / "activate").read_text()
+    assert (there / ".venv" / "extras").read_text() == "dev,tfds\n"
+    assert make(there, "setup") == "", "it is whole"
+
+
+@pytest.mark.skipif(not UV.is_file(), reason="make setup EXTRAS=dev")
+def test_an_environment_behind_a_link_is_as_it_was_made(project, make):
+    make(project, "setup")
+    there = project.parent / "there"
+    shutil.copytree(project, there, ignore=shutil.ignore_patterns(".venv"))
+    (there / ".venv").symlink_to(project / ".venv")
+    link = project.parent / "link"
+    link.symlink_to(project)
+    assert (make(there, "setup"), make(link, "setup")) == ("", "")
+
+
+@pytest.mark.skipif(not UV.is_file(), reason="make setup EXTRAS=dev")
+def test_more_extras_make_the_environment_anew_from_what_was_fetched(project, make):
+    first, _ = make(project, "setup").splitlines()
+    assert first.startswith("setup: making .venv from requirements.lock: TensorFlow and what it needs, about 3 GB")
+    more, _ = make(project, "setup", "EXTRAS=dev,tfds").splitlines()
+    assert more == "setup: making .venv anew, with EXTRAS=dev,tfds; what is in uv's cache is not fetched again"
+
+
+def test_the_ui_takes_no_script_that_names_a_folder():
+    done = subprocess.run(["make", "--dry-run", "ui"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].startswith(".venv/bin/python -m mlflow ui ")
+
+
+# --- A Python without the packages -------------------------------------------------------------------------------
+
+COMMANDS = [path.stem for path in sorted((ROOT / "src").glob("[a-z]*.py"))]
+USE = "; `make setup` makes .venv, and .venv/bin/python runs this command\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_python_without_the_packages_is_one_line(name):
+    no_packages = [sys.executable, "-S", "-m", f"src.{name}"]
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+    done = subprocess.run(no_packages, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {sys.executable} does not have the package ")
+    assert done.stderr.endswith(USE)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_python_too_old_for_the_code_is_one_line():
+    code = "import sys; sys.version_info, sys.argv = (3, 8, 18), ['-m']; import src"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {sys.executable} is Python 3.8 and has to be one from 3.11 to 3.13{USE}"
+    ast.parse((ROOT / "src" / "__init__.py").read_text(), feature_version=(3, 8))  # which such a Python reads
