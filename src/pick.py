@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
 from src.cli import command
+from src.machine import system as machine
 from src.measure.stats import Interval
 from src.results import recorded, serving
 from src.results.report.numbers import interval, percent, points, size, three, times
@@ -186,13 +187,19 @@ def pick(wanted: Settings) -> None:
         )
     registry = f" in {store.registry}" if store.registry else ""
     print(f"registered  {name}, version {version}, alias {wanted.alias}{registry}")
-    print(
-        f"serve       {credentials.to_give(store.uri)}mlflow models serve --env-manager local -m "
-        f"models:/{name}@{wanted.alias}"
-    )
+    print(f"serve       {_serve(store.uri, f'models:/{name}@{wanted.alias}')}")
     where = command.elsewhere(store.uri, store.experiment)
     named = [f"name={name}"] * bool(wanted.name) + [f"alias={wanted.alias}"] * (wanted.alias != Settings.alias)
-    print(f"export      {credentials.to_give()}" + shlex.join(["python", "-m", "src.export", *named, *where]))
+    print(f"export      {credentials.to_give()}" + shlex.join([machine.python(), "-m", "src.export", *named, *where]))
+
+
+def _serve(uri: str, model: str) -> str:
+    """The command that serves `model`, also where no environment is activated."""
+    python = machine.python()
+    # MLflow 3 starts the `uvicorn` that PATH has.
+    path = "" if python == "python" else f"PATH={shlex.quote(str(Path(python).parent))}:$PATH "
+    serve = ["-m", "mlflow", "models", "serve", "--env-manager", "local", "-m", model]
+    return credentials.to_give(uri) + path + shlex.join([python, *serve])
 
 
 def _why_not(found: Sequence[Candidate], wanted: Settings) -> list[str]:

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shlex
-import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from src.cli.help import groups
 from src.console import interrupt
 from src.console.terminal import outlive_readers, plain_where_needed
 from src.data import dataset
+from src.machine import system as machine
 from src.machine import writable
 from src.pipeline import stages, worker
 from src.settings import credentials
@@ -180,13 +180,8 @@ def _log_file() -> Path:
 
 
 def _command() -> str:
-    """What was typed, or would be: `make` takes the interpreter of an environment that need not be activated."""
-    python, found = Path(sys.executable), shutil.which("python")
-    if found and Path(found).parent == python.parent:
-        name = "python"
-    else:
-        name = str(python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python)
-    return credentials.to_give() + credentials.hidden(shlex.join([name, "-m", "src.run", *sys.argv[1:]]))
+    """What was typed, or would be."""
+    return credentials.to_give() + credentials.hidden(shlex.join([machine.python(), "-m", "src.run", *sys.argv[1:]]))
 
 
 # --- The command line ------------------------------------------------------------------------------------------

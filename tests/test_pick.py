@@ -1,6 +1,9 @@
 """Which variant is chosen, and what is said of each other one. `make mutants` runs these: all quick."""
 
 import math
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,3 +177,21 @@ def test_bytes_in_the_units_that_people_write(text: str | int, count: float) -> 
 def test_what_is_no_number_of_bytes_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="takes bytes, such as 2MB, 500kB or"):
         wanted(max_gzip=text)
+
+
+def test_the_serve_command_finds_uvicorn_where_the_environment_is_not_activated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """tests/test_ship.py serves with it."""
+    python = tmp_path / "a folder" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(python))
+    store, serve = "MLFLOW_TRACKING_URI=sqlite:///x.db", "mlflow models serve --env-manager local -m models:/x@champion"
+    assert (
+        pick._serve("sqlite:///x.db", "models:/x@champion")
+        == f"{store} PATH='a folder/bin':$PATH 'a folder/bin/python' -m {serve}"
+    )
+    monkeypatch.setenv("PATH", str(python.parent), prepend=os.pathsep)
+    assert pick._serve("sqlite:///x.db", "models:/x@champion") == f"{store} python -m {serve}"

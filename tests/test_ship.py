@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +114,27 @@ def test_none_that_qualifies_is_said_with_what_is_nearest(twelve, capsys: pytest
 # --- Shipping --------------------------------------------------------------------------------------------------
 
 
+def not_activated() -> str:
+    """PATH without this interpreter's folder."""
+    folders = os.environ["PATH"].split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if Path(folder) != Path(sys.executable).parent)
+
+
 @pytest.fixture(scope="module")
-def champion(twelve) -> Record:
-    """p2-fiq, the smallest but one or two, chosen and registered."""
-    place, _ = twelve
+def picked(twelve) -> str:
+    """What `pick` says where the environment is not activated."""
+    place = replace(twelve[0], variables={"PATH": not_activated()})
     done = ask(place, "pick", f"sweep={first_sweep(place).name}", "max_drop=0.5", "minimize=tflite_bytes")
     assert done.returncode == 0, done.stderr
-    assert "registered  compression, version" in done.stdout
-    assert "not chosen" in done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def champion(twelve, picked: str) -> Record:
+    """p2-fiq, the smallest but one or two, chosen and registered."""
+    place, _ = twelve
+    assert "registered  compression, version" in picked
+    assert "not chosen" in picked
     run_id = place.store().registered("compression", "champion")
     assert run_id
     return place.store().get(run_id)
@@ -188,17 +202,17 @@ print(json.dumps([each["label"] for each in found]))
 
 
 @pytest.fixture
-def server(twelve, champion: Record, tmp_path: Path) -> Iterator[str]:
+def server(twelve, picked: str, tmp_path: Path) -> Iterator[str]:
+    """Started with the command that `pick` printed, where the environment is not activated."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/compression@champion"]
-    variables = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{twelve[0].folder}/mlruns/mlflow.db"}
+    (printed,) = re.findall("^serve +(.*)$", picked, re.MULTILINE)
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            [*command, "--env-manager", "local", "--port", str(port), "--workers", "1"],
-            cwd=tmp_path,
-            env={**variables, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            ["sh", "-c", f"{printed} --port {port} --workers 1"],
+            cwd=twelve[0].folder,
+            env={**os.environ, "PATH": not_activated()},
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import Place, environment
+from conftest import ROOT, Place, environment
 
 from src import compare, export, pick, verify
 from src.machine import locks, writable
@@ -302,7 +302,10 @@ def made_now(folder: Path) -> Path:
 
 
 OTHERS = [
-    (older, "was made by an older MLflow than .*; after a backup, `mlflow db upgrade .*/mlflow.db` migrates it"),
+    (
+        older,
+        "was made by an older MLflow than .*; after a backup, `.*python -m mlflow db upgrade .*/mlflow.db` migrates it",
+    ),
     (newer, "was made by another version of MLflow than .* can read .*; takes a newer MLflow, or another store"),
     (another_programs, "holds tables that MLflow has not made; takes a store, or a new database"),
 ]
@@ -418,6 +421,38 @@ def test_a_store_that_cannot_be_written_can_be_looked_at(project: tuple[Path, st
             Store(at(folder))
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
+
+
+# --- A database's driver -----------------------------------------------------------------------------------------
+
+SETUP = "`make setup EXTRAS=dev,postgres` installs psycopg2"
+DRIVERS = [
+    ("postgresql", True, "psycopg, which is not installed; write postgresql+psycopg2://…"),
+    ("postgresql", False, f"psycopg, which is not installed; write postgresql+psycopg2://…; {SETUP}"),
+    ("postgresql+psycopg2", False, f"psycopg2, which is not installed; {SETUP}"),
+    ("mysql", True, "MySQLdb, which is not installed"),
+]
+
+
+@pytest.mark.parametrize(("scheme", "has_psycopg2", "line"), DRIVERS)
+def test_a_driver_that_is_not_installed_is_one_line_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, has_psycopg2: bool, line: str
+) -> None:
+    # What Python takes for a module that is not there.
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    if has_psycopg2:
+        pytest.importorskip("psycopg2", reason="make setup EXTRAS=dev,postgres")
+    else:
+        monkeypatch.setitem(sys.modules, "psycopg2", None)
+    uri = f"{scheme}://me@127.0.0.1:9/x"
+    with pytest.raises(UserError) as caught:
+        Store(Tracking(uri, "x"))
+    assert str(caught.value) == f"tracking.uri={uri}: takes the package {line}"
+
+
+def test_the_address_in_the_docs_is_for_the_driver_of_the_extra() -> None:
+    addresses = re.findall(r"postgresql[^ :]*://", (ROOT / "docs" / "store.md").read_text(encoding="utf-8"))
+    assert set(addresses) == {"postgresql+psycopg2://"}
 
 
 # --- What a server or an experiment refuses ----------------------------------------------------------------------

@@ -6,11 +6,24 @@ What a system does not tell is None here; who measures says so.
 import functools
 import os
 import platform
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
+
+# --- This Python ----------------------------------------------------------------------------------------------------
+
+
+def python() -> str:
+    """This interpreter as a user types it: `python` where its environment is activated, as `make` does not need it."""
+    path, found = Path(sys.executable), shutil.which("python")
+    if found and Path(found).parent == path.parent:
+        return "python"
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
 
 # --- Cores -----------------------------------------------------------------------------------------------------
 

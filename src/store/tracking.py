@@ -10,6 +10,7 @@ import copy
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import os
@@ -131,8 +132,8 @@ def check_writable(tracking: Tracking) -> None:
     if path is None:
         if urlparse(tracking.uri).scheme.partition("+")[0] not in ("http", "https", *DATABASES):
             raise UserError(
-                f"{named(tracking.uri)}: takes sqlite:///FILE, a database such as postgresql://…, or a tracking "
-                "server's http(s)://…"
+                f"{named(tracking.uri)}: takes sqlite:///FILE, a database such as postgresql+psycopg2://…, or a "
+                "tracking server's http(s)://…"
             )
         return
     for folder in (path.parent, path.parent / ARTIFACTS):
@@ -187,10 +188,7 @@ class Store:
                 if path and not looking:
                     _settle_in(path, experiment)
         except ModuleNotFoundError as error:
-            raise UserError(
-                f"{named(self.uri)}: takes the package {error.name}, which is not installed; "
-                "postgresql+psycopg2://… takes make setup EXTRAS=dev,postgres"
-            ) from error
+            raise UserError(f"{named(self.uri)}: {_missing(error.name or '', self.uri)}") from error
         except (MlflowException, SQLAlchemyError) as error:
             if _is_refusal(error):
                 raise _refused(self.uri, error) from error
@@ -661,7 +659,7 @@ def _check_schema(address: str, name: str, uri: str) -> None:
         ) from None
     raise UserError(
         f"{name}: was made by an older MLflow than {mlflow.__version__}, which can't open it after a migration; "
-        f"after a backup, `mlflow db upgrade {shlex.quote(uri)}` migrates it"
+        f"after a backup, `{shlex.quote(machine.python())} -m mlflow db upgrade {shlex.quote(uri)}` migrates it"
         + (" (with its password)" if credentials.whole(uri) != uri else "")
     )
 
@@ -781,6 +779,17 @@ def reason(error: BaseException) -> str:
     if isinstance(error, Told):
         return text
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def _missing(package: str, uri: str) -> str:
+    """What to do about a database's driver that is not installed."""
+    said = f"takes the package {package}, which is not installed"
+    if not uri.startswith("postgresql"):
+        return said
+    # Which driver `postgresql://` means differs between versions of SQLAlchemy.
+    said = said if package == "psycopg2" else f"{said}; write postgresql+psycopg2://…"
+    installed = importlib.util.find_spec("psycopg2")
+    return said if installed else f"{said}; `make setup EXTRAS=dev,postgres` installs psycopg2"
 
 
 def _why(error: BaseException) -> str:
