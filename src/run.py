@@ -25,7 +25,7 @@ from yaml import YAMLError
 
 from src.cli import saved
 from src.cli.answers import in_one_line, refuse_what_is_no_text
-from src.cli.arguments import Line, grid, in_hydras_order, parsed
+from src.cli.arguments import Line, grid, in_hydras_order, parsed, without_sweeping
 from src.cli.compose import CONF, as_told, check_names_of_folders, checked, composer, read
 from src.cli.help import groups
 from src.console import interrupt
@@ -206,7 +206,8 @@ def done(arguments: Sequence[str], full_error: bool = False) -> int:
         _check_output()
         refuse_what_is_no_text(arguments)
         credentials.of_environment()
-        sys.argv[1:] = in_hydras_order([credentials.of_argument(argument) for argument in arguments])
+        ordered = in_hydras_order([credentials.of_argument(argument) for argument in arguments])
+        sys.argv[1:] = without_sweeping(ordered)
         line = Line(sys.argv[1:])
         line.check()
         _hydra()

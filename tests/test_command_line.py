@@ -1,6 +1,7 @@
 """The command line as Hydra takes it: what is told is what runs, options stand anywhere, and the advice works."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -229,9 +230,69 @@ def test_the_quotes_that_are_shown_work_in_a_shell(value: str, swept: bool) -> N
 
 def test_of_a_list_each_value_that_needs_them_gets_quotes() -> None:
     assert shlex.split(answers.unreadable("data.path=/été,/b", True).rpartition(": ")[2]) == ['data.path="/été",/b']
+    said = answers.unreadable("data.path=/été,/b", True)
+    assert "as one value: 'data.path=\"/été,/b\"'; as a sweep: " in said
     assert shlex.split(answers.unreadable("data.classes=[chat,été]", False).rpartition(": ")[2]) == [
         'data.classes=[chat,"été"]'
     ]
+
+
+@pytest.mark.parametrize("name", ["é =[1] (x), {y}", "cats,dogs"])
+@pytest.mark.parametrize("swept", [[], ["-m"]], ids=["", "-m"])
+def test_a_path_with_a_comma_that_there_is_gets_quotes_as_a_whole(tmp_path: Path, name: str, swept: list[str]) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with pytest.raises(UserError) as caught:
+        Line(["data=image_folder", f"data.path={folder}", *swept]).check()
+    (pasted,) = shlex.split(str(caught.value).rpartition("takes quotes: ")[2])
+    (override,) = OverridesParser.create().parse_overrides([pasted])
+    assert override.value() == str(folder)
+    assert not override.is_sweep_override()
+
+
+# --- A config of one's own ---------------------------------------------------------------------------------------
+
+
+def test_a_config_without_the_default_settings_is_told_how_to_take_them(tmp_path: Path) -> None:
+    write(tmp_path / "bare.yaml", {"train": {"epochs": 2}})
+    write(tmp_path / "own/config.yaml", {"train": {"epochs": 2}})
+    advice = "takes defaults: [config, _self_] as its first line"
+    with pytest.raises(
+        UserError, match=re.escape(f"{tmp_path}/bare.yaml: takes none of the default settings; {advice}")
+    ):
+        Line(["--config-dir", str(tmp_path), "--config-name", "bare", "plan=true"])
+    with pytest.raises(
+        UserError, match=r"/own/config.yaml: .*, another name, and --config-dir in place of --config-path"
+    ):
+        Line(["--config-path", str(tmp_path / "own")])
+    with pytest.raises(UserError, match="first line, and --config-dir in place of --config-path"):
+        Line(["--config-path", str(tmp_path), "--config-name", "bare"])
+
+
+def test_a_config_that_has_every_setting_itself_needs_no_defaults(mine: Path) -> None:
+    composed = Line([]).composed()
+    tasks = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    write(mine / "whole.yaml", OmegaConf.to_container(tasks))
+    Line(["--config-dir", str(mine), "--config-name", "whole"]).check()
+
+
+@pytest.mark.parametrize("ending", ["", ".yaml"])
+def test_a_path_to_a_config_is_told_as_a_folder_and_a_name(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.chdir(mine.parent)
+    for path in (f"{mine}/mine{ending}", f"mine/mine{ending}"):
+        with pytest.raises(UserError) as caught:
+            Line(["--config-name", path])
+        said, _, options = str(caught.value).partition(": is a path; takes a name: ")
+        assert said == f"--config-name={path}"
+        assert Line(shlex.split(options)).composed().seed == 42
+
+
+def test_the_config_of_a_sweep_without_lists_is_shown(place: Place) -> None:
+    done = place.run("-m", "seed=7", "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["seed"] == 7
 
 
 # --- The ends of a process ---------------------------------------------------------------------------------------

@@ -125,7 +125,15 @@ WRONG = [
     (["hydra.run.dir=/proc/x"], "hydra.run.dir=/proc/x: No such file or directory; takes a folder that can be written"),
     # Options.
     (["--nosuch"], "unrecognized arguments: --nosuch"),
-    (["--cfg", "job", "-m"], "--multirun and --cfg: takes one of them"),
+    (["--cfg", "job", "--run"], "--run and --cfg: takes one of them"),
+    (
+        ["-m", "prune=p1,p2", "--cfg", "job"],
+        "prune=p1,p2: --cfg shows the config of one variant; takes one value, such as",
+    ),
+    (
+        ["--config-name", "/x/mine.yaml"],
+        "--config-name=/x/mine.yaml: is a path; takes a name: --config-dir /x --config-name mine\n",
+    ),
     (["--resolve"], "--resolve: goes with --cfg job"),
     (["--cfg", "job", "--package", "nosuch"], "--package nosuch: no such key in the config"),
     (["--info", "foo"], "argument --info/-i: invalid choice: 'foo'"),

@@ -17,7 +17,7 @@ SEED, CASES, QUICK = 27, 200, 20
 
 
 OPTIONS = """
---nosuch; --cfg nosuch; --cfg; --resolve; --info nosuch; -m --cfg job; -cn nosuch; --config-dir nosuch; -cn
+--nosuch; --cfg nosuch; --cfg; --resolve; --info nosuch; --run --cfg job; -cn nosuch; --config-dir nosuch; -cn
 --config-path nosuch; -cp x.yaml; --cfg job --package nosuch; --experimental-rerun x.pkl
 hydra/launcher=nosuch; hydra.job.nosuch=1; hydra.run.dir=null; hydra.mode=nosuch; hydra/sweeper={a:1}
 hydra.searchpath=1; -m hydra.sweep.subdir=${nosuch}; -m hydra.job.name=a,b

@@ -1,6 +1,7 @@
 """What is said to a user who got the command line wrong, in one line: the key, what it got, what it takes."""
 
 import difflib
+import os
 import re
 import shlex
 import sys
@@ -77,13 +78,28 @@ def unreadable(argument: str, swept: bool) -> str:
         return f"{argument}: takes KEY=VALUE, such as seed=1, or an option that begins with --"
     if not _reads(f"{key}=0"):
         return f"{argument}: {key!r} is no key; a key is words with dots between, such as train.epochs"
+    if pasted := path_in_quotes(argument):
+        return f"{argument}: the value takes quotes: {pasted}"
     quoted = _quoted_parts(key, value, swept)
     if quoted is None:
         return (
             f"{argument}: can't be read; quotes, brackets and braces come in pairs, and inside them what is more than "
             "letters, digits and ./-_ takes quotes"
         )
-    return f"{argument}: the value takes quotes: {shlex.quote(f'{key}={quoted}')}"
+    pasted, one = shlex.quote(f"{key}={quoted}"), f"{key}={_quoted(value)}"
+    if swept and "," in value and value[:1] != "[" and _reads(one):
+        return f"{argument}: the value takes quotes; as one value: {shlex.quote(one)}; as a sweep: {pasted}"
+    return f"{argument}: the value takes quotes: {pasted}"
+
+
+def path_in_quotes(argument: str) -> str | None:
+    """`argument` for a shell, its value in quotes: where that is a path with commas, and there is such a file or
+    folder."""
+    key, _, value = argument.partition("=")
+    if "," not in value or not (os.sep in value or key.endswith(".path")):
+        return None
+    quoted = f"{key}={_quoted(value)}"
+    return shlex.quote(quoted) if os.path.exists(os.path.expanduser(value)) and _reads(quoted) else None
 
 
 def _quoted_parts(key: str, value: str, swept: bool) -> str | None:

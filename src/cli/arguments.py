@@ -4,6 +4,7 @@ traceback or an internal error is one line that says what to type instead."""
 import argparse
 import itertools
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
@@ -22,7 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.cli import answers
 from src.cli.compose import CONF
-from src.settings.config import UserError
+from src.settings.config import SECTIONS, STEPS, UserError
 
 MOST_VARIANTS = 100_000  # of one sweep, which holds each in memory
 
@@ -49,6 +50,13 @@ def in_hydras_order(arguments: Sequence[str]) -> list[str]:
     return [*overrides, *options]
 
 
+def without_sweeping(arguments: Sequence[str]) -> list[str]:
+    """`arguments` without `-m` where they ask for a config to be shown: that of a sweep without lists is the same."""
+    if _Parser().parse_args(arguments).cfg:
+        return [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    return list(arguments)
+
+
 class Line:
     """What the command line tells Hydra, and where Hydra will look for configs."""
 
@@ -59,10 +67,12 @@ class Line:
         self.overrides: list[str] = self.options.overrides
         self.config_name: str = self.options.config_name or "config"
         _check_together(self.options)
+        _check_is_a_name(self.config_name)
         self.loader = _loader(self.options)
         if not self.loader.repository.config_exists(self.config_name):
             known = [name for name in self.loader.get_group_options("") if not name.startswith("_")]
             raise UserError(f"--config-name={self.config_name}: no such config; there is {', '.join(sorted(known))}")
+        self._check_defaults()
 
     def groups(self) -> list[str]:
         return [group for group in self.loader.list_groups("") if group != "hydra"]
@@ -84,6 +94,8 @@ class Line:
         """Raises `UserError` for the first override that can't be read, that sweeps over nothing, or that chooses what
         can't be an option of its group."""
         for override in parsed(self.overrides, self.loader, swept=self.options.multirun):
+            if override.is_sweep_override():
+                self._check_sweep(override)
             if options := self.options_of(override.key_or_group):
                 _check_options(override, options)
                 self._check_list(override)
@@ -92,6 +104,34 @@ class Line:
         package = self.options.package if self.options.cfg else None
         if package not in (None, "_global_") and OmegaConf.select(self.composed(self.overrides), package) is None:
             raise UserError(f"--package {package}: no such key in the config")
+
+    def _check_defaults(self) -> None:
+        """A config of a user's own that neither takes this project's settings nor has all of them itself."""
+        loaded = self.loader.repository.load_config(self.config_name)
+        if not loaded or not isinstance(loaded.config, DictConfig):
+            return
+        takes_others = any(not default.is_self() for default in loaded.defaults_list or ())
+        if takes_others or {"transforms", *STEPS, *SECTIONS} <= {str(key) for key in loaded.config}:
+            return
+        name = self.config_name if self.config_name.endswith((".yaml", ".yml")) else f"{self.config_name}.yaml"
+        advice = "takes defaults: [config, _self_] as its first line"
+        if self.options.config_path:  # where this project's `config` is not found, or is this very file
+            other_name = ", another name" if self.config_name == "config" else ""
+            advice += f"{other_name}, and --config-dir in place of --config-path"
+        raise UserError(f"{loaded.path.removeprefix('file://')}/{name}: takes none of the default settings; {advice}")
+
+    def _check_sweep(self, override: Override) -> None:
+        argument = str(override.input_line)
+        if quoted := answers.path_in_quotes(argument):
+            raise UserError(
+                f"{argument}: is a list of values; as the one path that there is, it takes quotes: {quoted}"
+            )
+        if self.options.cfg:
+            key, first = argument.partition("=")[0], next(override.sweep_string_iterator())
+            raise UserError(
+                f"{argument}: --cfg shows the config of one variant; takes one value, such as {key}={first}; "
+                "-m … plan=true shows all variants"
+            )
 
     def _check_hydras(self, key: str) -> None:
         """Hydra takes any key that is added to its own section, and reads what it knows."""
@@ -170,6 +210,15 @@ def _check_options(override: Override, options: Sequence[str]) -> None:
             raise UserError(answers.unknown_option(override.key_or_group, str(shown), options))
         if isinstance(text, dict) and "/" in override.key_or_group:
             raise UserError(f"{override.input_line}: takes one of {', '.join(options)}")
+
+
+def _check_is_a_name(config_name: str) -> None:
+    """Of a path Hydra 1.3 says that it is not there, and shows it without its leading slash."""
+    path = Path(os.path.expanduser(config_name))
+    if path.is_absolute() or (len(path.parts) > 1 and (path.is_file() or Path(f"{path}.yaml").is_file())):
+        name = path.stem if path.suffix == ".yaml" else path.name
+        options = shlex.join(["--config-dir", str(path.parent), "--config-name", name])
+        raise UserError(f"--config-name={config_name}: is a path; takes a name: {options}")
 
 
 def _check_together(options: argparse.Namespace) -> None:
