@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from src.cli.compose import CONF
 from src.data import dataset
+from src.pipeline import stages
 from src.settings.config import load
 from src.sweep import plan
 
@@ -250,3 +251,43 @@ def test_libraries_that_matter_change_the_keys(copy: Copy, library: str, expecte
 )
 def test_durations(seconds: float, said: str) -> None:
     assert plan.duration(seconds) == said
+
+
+def test_the_plan_in_a_line_names_the_models_and_the_data(compose: plan.Compose) -> None:
+    variants = plan.expand(product(model="small_cnn,ds_cnn", quant="none,f16"), compose)
+    line = plan.summary(plan.make(variants, None, "all"), 1)
+    assert line.startswith("small_cnn, ds_cnn on digits: 4 variants; to make: ")
+
+
+IMAGES = ["data=image_folder", "data.path=/"]
+
+
+@pytest.mark.parametrize(
+    ("told", "takes", "shape", "advice"),
+    [
+        (IMAGES, (32, 32, 3), (8, 8, 1), "; set data.image_size=32 and data.channels=3"),
+        (IMAGES, (None, None, 1), (8, 8, 3), "; set data.channels=1"),
+        (["data=digits"], (32, 32, 1), (8, 8, 1), "; set data.image_size=32"),
+        (
+            ["data=digits"],
+            (32, 32, 3),
+            (8, 8, 1),
+            "; data=digits has no setting data.channels, so it takes other images: data=image_folder data.path=DIR "
+            "data.image_size=32 data.channels=3",
+        ),
+        (["data=npz", "data.path=x.npz"], (8, 8, 1), (8, 6, 1), "; set data.image_size=8"),
+        (IMAGES, (8, 6, 3), (8, 8, 3), ""),  # no setting makes images that are not square
+    ],
+)
+def test_the_advice_for_a_model_of_other_images_fits_the_data(
+    compose: plan.Compose,
+    told: list[str],
+    takes: tuple[int | None, ...],
+    shape: tuple[int, int, int],
+    advice: str,
+) -> None:
+    data = compose(told).data
+    assert stages.remedy(takes, shape, data) == advice
+    settings = [word for word in advice.split() if word.startswith("data.") and "=" in word]
+    chosen = ["data=image_folder"] if "image_folder" in advice else told
+    compose([*chosen, *settings])  # what is advised can be told

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 UNKNOWN = re.compile(r"(?:Unknown [\w ]+:|Could not locate (?:class|function)|added layer .* layer=) ?'?(\w+)'?")
 
 
+class OtherImages(UserError):
+    """The model takes images of another shape, `takes`: (height, width, channels), None for any."""
+
+    def __init__(self, text: str, takes: tuple[int | None, ...] = ()) -> None:
+        super().__init__(text)
+        self.takes = takes
+
+
 def look(config: Saved) -> None:
     """Raises `UserError` where a file's first bytes and its table of contents say that it is no Keras model. TensorFlow
     is not needed."""
@@ -137,7 +145,7 @@ def _fitted(model: "tf_keras.Model", shape: tuple[int, int, int], key: str) -> "
         flat = tf_keras.layers.Reshape(takes, name="as_saved")(images)
         return tf_keras.Model(images, _float32(model)(flat), name=f"{model.name}_of_images")
     if len(takes) != 3 or any(own not in (None, size) for own, size in zip(takes, shape, strict=True)):
-        raise UserError(f"{key}: takes {_sizes(takes)} images, the data has {_sizes(shape)}{_remedy(takes, shape)}")
+        raise OtherImages(f"{key}: takes {_sizes(takes)} images, the data has {_sizes(shape)}", takes)
     if tuple(given.shape) != (None, *shape) or given.dtype != "float32" or _other_dtypes(model):
         return _float32(model, images)
     return model
@@ -189,14 +197,3 @@ def _rescales(model: "tf_keras.Model") -> str | None:
 
 def _sizes(shape: tuple[int | None, ...]) -> str:
     return " x ".join(str(size or "any") for size in shape)
-
-
-def _remedy(takes: tuple[int | None, ...], shape: tuple[int, int, int]) -> str:
-    if len(takes) != 3:
-        return "; takes a model of images: height x width x channels"
-    sets = []
-    if takes[0] == takes[1] and takes[0] not in (None, shape[0]):
-        sets.append(f"data.image_size={takes[0]}")
-    if takes[2] in (1, 3) and takes[2] != shape[2]:
-        sets.append(f"data.channels={takes[2]}")
-    return f"; set {' and '.join(sets)}" if sets else ""

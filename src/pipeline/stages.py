@@ -20,6 +20,7 @@ from typing import Any
 from src.data import Dataset, dataset
 from src.machine import locks
 from src.models import checked
+from src.models.saved import OtherImages
 from src.pipeline import work, worker
 from src.settings.config import Config, Step, UserError, canonical, plain
 from src.store.tracking import CHECKPOINT, Store
@@ -197,11 +198,37 @@ def check(configs: Sequence[Config]) -> tuple[str, ...]:
         "versions": _versions(),
         "code": code_version("src.pipeline.work", model.module, *(step.module for step in transforms)),
     }
-    return checked.remembered(
-        _cache(config.data),
-        hashlib.sha256(canonical(asked).encode()).hexdigest(),
-        functools.partial(worker.call, work.check, model, transforms, data.shape, len(data.classes)),
-    )
+    try:
+        return checked.remembered(
+            _cache(config.data),
+            hashlib.sha256(canonical(asked).encode()).hexdigest(),
+            functools.partial(worker.call, work.check, model, transforms, data.shape, len(data.classes)),
+        )
+    except OtherImages as error:
+        raise UserError(f"{error}{remedy(error.takes, data.shape, config.data)}") from None
+
+
+def remedy(takes: tuple[int | None, ...], shape: tuple[int, int, int], data: Step) -> str:
+    """Which settings make images of `shape` those that a model `takes` (height, width, channels; None for any): those
+    of the data's option where it has them, else of a folder of images, which has all."""
+    if len(takes) != 3:
+        return "; takes a model of images: height x width x channels"
+    height, width, channels = takes
+    can_set: dict[str, int] = {}
+    if height == width and height is not None:
+        can_set["image_size"] = height
+    if channels in (1, 3):
+        can_set["channels"] = channels
+    differing = {"image_size": takes[:2] != shape[:2], "channels": channels != shape[2]}
+    names = [name for name in can_set if differing[name]]
+    if lacking := [name for name in names if not hasattr(data.settings, name)]:
+        all_of_them = " ".join(f"data.{name}={value}" for name, value in can_set.items())
+        return (
+            f"; data={data.name} has no setting data.{lacking[0]}, so it takes other images: data=image_folder "
+            f"data.path=DIR {all_of_them}"
+        )
+    sets = [f"data.{name}={can_set[name]}" for name in names]
+    return f"; set {' and '.join(sets)}" if sets else ""
 
 
 def _cache(data: Step) -> Path | None:

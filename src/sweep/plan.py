@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from rich.console import Console
 
-from src.data import dataset
+from src.data import dataset, shown
 from src.pipeline import stages
 from src.pipeline.stages import Stage
 from src.settings.config import Config
@@ -146,7 +146,7 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
 
 
 def summary(plan: Plan, parallel: int) -> str:
-    """The plan in a line."""
+    """The plan in a line, which begins with the model and the data."""
     checkpoints = [job.title for job in plan.jobs if not job.is_variant]
     artifacts = sum(job.is_variant for job in plan.jobs)
     parts = [
@@ -158,7 +158,15 @@ def summary(plan: Plan, parallel: int) -> str:
         parts.append(f"from earlier runs: {reused}")
     if (seconds := estimate(plan, parallel)) is not None and plan.jobs:
         parts.append(f"about {duration(seconds)}, and latency after that")
-    return "; ".join(parts)
+    return f"{_subject(plan)}: {'; '.join(parts)}"
+
+
+def _subject(plan: Plan) -> str:
+    """Which models are made smaller, and on which data: `small_cnn on digits`."""
+    configs = [variant.config for variant in plan.variants]
+    models = dict.fromkeys(shown(config.model.title) for config in configs)
+    data = dict.fromkeys(shown(config.data.title) for config in configs)
+    return f"{', '.join(models)} on {', '.join(data)}"
 
 
 def estimate(plan: Plan, parallel: int) -> float | None:
@@ -175,7 +183,8 @@ def estimate(plan: Plan, parallel: int) -> float | None:
 
 def show(plan: Plan, parallel: int, console: Console) -> None:
     """Prints the whole plan; nothing is run."""
-    console.print(f"[bold]{summary(plan, parallel)}[/bold]", highlight=False)
+    # A terminal breaks the line where it is too narrow; a file has it whole.
+    console.print(summary(plan, parallel), style="bold", highlight=False, markup=False, soft_wrap=True)
     needed = {stage.key: Job(variant, stage) for variant in plan.variants for stage in variant.chain}
     width = max(len(job.title) for job in needed.values())
     for number, wave in enumerate(plan.waves, start=1):

@@ -269,9 +269,7 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
     import tf_keras
 
     good = save(sequential(L.Input((8, 8, 1)), L.Flatten(), L.Dense(3)), tmp_path / "good.h5")
-    assert "takes 8 x 8 x 1 images, the data has 6 x 6 x 3; set data.image_size=8 and data.channels=1" in refused(
-        good, (6, 6, 3)
-    )
+    assert refused(good, (6, 6, 3)).endswith("takes 8 x 8 x 1 images, the data has 6 x 6 x 3")
     assert "gives 3 classes, the data has 4" in refused(good, classes=4)
 
     def ending(*last) -> str:
