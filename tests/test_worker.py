@@ -143,13 +143,13 @@ def test_what_the_process_left_in_its_temporary_folder_goes_with_it() -> None:
 
 def test_a_command_that_is_killed_leaves_no_temporary_files(tmp_path: Path) -> None:
     code = """
-import os, tempfile
+import os, tempfile, time
 from pathlib import Path
 from src.pipeline import worker
 folder = worker.scratch()
 Path(folder.name, "checkpoint").touch()
 print(worker.call(os.getpid), worker.call(tempfile.mkdtemp), flush=True)
-worker.call(input)
+worker.call(time.sleep, 600)
 """
     command = subprocess.Popen(
         [sys.executable, "-c", code],

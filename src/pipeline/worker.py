@@ -36,6 +36,7 @@ sys.path[:] = json.loads(sys.argv[1])
 from src.pipeline.worker import serve
 serve(sys.argv[2], *map(int, sys.argv[3:]))
 """
+SECONDS_TO_END = 5  # native code may keep the process from hearing that it should end
 LOOK_SECONDS = 1  # between looks whether whoever waits for this process is still there
 
 _worker: "_Worker | None" = None
@@ -176,10 +177,13 @@ class _Worker:
         return f"its process {how}" + (f" at: {at}" if at else "") + (f" ({last[:200]})" if last else "")
 
     def end(self) -> None:
+        # Told to end, the process removes its folder, also where this one is killed meanwhile.
+        os.close(self.life)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(SECONDS_TO_END)
         self.process.kill()
         self.process.wait()
         self.connection.close()
-        os.close(self.life)
         self.open.close()
 
 
