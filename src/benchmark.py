@@ -13,12 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from src.cli import files as artifact_files
-from src.cli.files import add_row, digits, say, table
+from src.cli.files import add_row, say, table
 from src.console.terminal import Terminal, shown
 from src.measure.latency import CONTROL, LEAST_INSTANCES, LEAST_ROUNDS, Latency, Report, measure
 from src.measure.latency import Progress as Tell
 from src.measure.latency.workload import Workload, workload
 from src.measure.stats import Interval
+from src.results.report.numbers import digits
 from src.settings.config import Benchmark, UserError, check, plain
 
 USAGE = """\

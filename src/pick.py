@@ -18,6 +18,7 @@ from src.results import recorded, serving
 from src.results.report.numbers import interval, percent, points, size, three, times
 from src.settings import credentials
 from src.settings.config import STRICT, Tracking
+from src.store.address import elsewhere
 
 USAGE = """\
 Usage: python -m src.pick [KEY=VALUE …]
@@ -188,7 +189,7 @@ def pick(wanted: Settings) -> None:
     registry = f" in {store.registry}" if store.registry else ""
     print(f"registered  {name}, version {version}, alias {wanted.alias}{registry}")
     print(f"serve       {_serve(store.uri, f'models:/{name}@{wanted.alias}')}")
-    where = command.elsewhere(store.uri, store.experiment)
+    where = elsewhere(store.uri, store.experiment)
     named = [f"name={name}"] * bool(wanted.name) + [f"alias={wanted.alias}"] * (wanted.alias != Settings.alias)
     print(f"export      {credentials.to_give()}" + shlex.join([machine.python(), "-m", "src.export", *named, *where]))
 

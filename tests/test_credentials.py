@@ -14,6 +14,7 @@ from src.cli import command
 from src.cli.compose import CONF
 from src.settings import credentials
 from src.settings.config import Tracking, check
+from src.store.address import elsewhere
 from src.store.tracking import reason
 from src.sweep import plan
 
@@ -135,7 +136,7 @@ def test_no_command_says_or_writes_a_password(place: Place, arguments: list[str]
 
 def test_the_other_commands_say_no_password_either(capsys: pytest.CaptureFixture[str]) -> None:
     wanted = command.parse([f"tracking.uri=http://me:{SECRET}@host"], pick.Settings)
-    assert command.elsewhere(wanted.tracking.uri, "compression") == ["tracking.uri=http://host"]
+    assert elsewhere(wanted.tracking.uri, "compression") == ["tracking.uri=http://host"]
     assert SECRET not in reason(ValueError(f"no such thing as postgresql://me:{SECRET}@host/db"))
 
 

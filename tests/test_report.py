@@ -181,6 +181,19 @@ def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() ->
     assert "it broke &lt;so&gt;" in text
 
 
+def test_what_was_left_out_is_said_with_its_reason_once() -> None:
+    left_out = (("qat-f16", "has no integers"), ("p1-qat-f16", "has no integers"), ("c16-w4", "is <clustered>"))
+    one = report.Comparison("", rows(("p1-drq", 1, 2e5)), {"test": 1000})
+    sweep = report.Sweep("sweep", "today", (one,), Compare(), {"what": "x"}, left_out=left_out)
+    assert sweep.reasons == {"has no integers": ["qat-f16", "p1-qat-f16"], "is <clustered>": ["c16-w4"]}
+    text = page(sweep, figures.drawn(sweep))
+    assert text.count("has no integers") == 1
+    assert "<h2>Left out</h2>" in text
+    assert "is &lt;clustered&gt;" in text
+    nothing = dataclasses.replace(sweep, left_out=())
+    assert "Left out" not in page(nothing, figures.drawn(nothing))
+
+
 def test_each_training_of_a_sweep_has_a_section_of_its_own() -> None:
     of_seeds = tuple(report.Comparison(f"seed={seed}", rows(("p1-drq", seed, 2e5))) for seed in (1, 50))
     sweep = report.Sweep("sweep", "today", of_seeds, Compare(), {"what": "x", "command": "run -m seed=1,50"})

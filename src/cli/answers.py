@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import yaml
 from hydra.conf import HydraConf
@@ -17,10 +17,19 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from src.settings.config import UserError
 
-if TYPE_CHECKING:
-    from src.cli.arguments import Line
-
 LAUNCHERS = ("joblib", "ray", "submitit")  # extras of the environment
+
+
+class Configs(Protocol):
+    """What a command line chooses among, as `cli.arguments.Line` gives it."""
+
+    def groups(self) -> list[str]: ...
+
+    def options_of(self, group: str) -> list[str]: ...
+
+    def option(self, group: str, option: str) -> DictConfig: ...
+
+    def composed(self) -> DictConfig: ...
 
 
 def refuse_what_is_no_text(arguments: Sequence[str]) -> None:
@@ -36,7 +45,7 @@ def refuse_what_is_no_text(arguments: Sequence[str]) -> None:
             ) from None
 
 
-def in_one_line(error: Exception, line: "Line | None") -> str:
+def in_one_line(error: Exception, line: Configs | None) -> str:
     """What Hydra, OmegaConf and YAML say over several lines. `line` is None where there was no reading it."""
     text = " ".join(str(error).split()).partition(" See https://")[0]
     cause = error.__cause__
@@ -142,7 +151,7 @@ def unknown_option(group: str, option: str, options: Sequence[str]) -> str:
     return f"{group}={option}: no such option; {hint}takes one of {', '.join(sorted(options))}{unset}"
 
 
-def unknown_key(key: str, line: "Line") -> str:
+def unknown_key(key: str, line: Configs) -> str:
     """Names the first part of `key` that there isn't, and what there is in its place."""
     parts = key.split(".")
     group = parts[0]

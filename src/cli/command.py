@@ -6,19 +6,15 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
 from src.console.terminal import outlive_readers, plain_where_needed
 from src.settings.config import Tracking, UserError, check
-from src.settings.credentials import apart, hidden
+from src.settings.credentials import hidden
+from src.store.address import tracking_defaults
 from src.store.tracking import reason
-
-TRACKING = Path(__file__).resolve().parents[2] / "conf/tracking/local.yaml"
-RETRY_SECONDS = 5  # a person waits for the answer
 
 
 class Refused(Exception):
@@ -79,18 +75,6 @@ def parse(arguments: Sequence[str], schema: Any, bare: str | None = None) -> Any
     except UserError as error:
         # The settings of a command have no section that could name them.
         raise UserError(str(error).removeprefix(".").removeprefix(": ")) from None
-
-
-def tracking_defaults() -> dict[str, Any]:
-    """Where results are looked for unless told otherwise: where `src.run` keeps them."""
-    defaults: Any = OmegaConf.to_container(OmegaConf.load(TRACKING), resolve=True)
-    return {**defaults, "uri": apart(defaults["uri"]), "retry_seconds": RETRY_SECONDS}
-
-
-def elsewhere(uri: str, experiment: str) -> list[str]:
-    """The settings by which a command finds a store that is not the default one."""
-    told, defaults = {"uri": uri, "experiment": experiment}, tracking_defaults()
-    return [f"tracking.{key}={value}" for key, value in told.items() if value != defaults[key]]
 
 
 def names(schema: Any) -> list[str]:

@@ -149,13 +149,3 @@ def add_row(made: Table, *cells: str, style: str | None = None) -> None:
 
 def say(console: Console, line: str, style: str | None = None) -> None:
     console.print(shown(line), style=style, highlight=False, markup=False)
-
-
-def digits(number: float, significant: int = 3) -> str:
-    """That many significant digits, no exponent."""
-    if number == 0:
-        return "0"
-    if number >= 10**significant:
-        return f"{number:,.0f}"
-    exponent = int(f"{number:.{significant - 1}e}".partition("e")[2])
-    return f"{number:.{max(0, significant - 1 - exponent)}f}"

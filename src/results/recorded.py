@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.cli.command import elsewhere
 from src.settings.config import Tracking, UserError
 from src.settings.credentials import to_give
+from src.store.address import elsewhere
 from src.store.tracking import PREPROCESSING, Record, Store, Unusable, artifact_path
 
 COMPARISON = "comparison.json"

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src.cli import command
 from src.console.progress import Progress
 from src.console.terminal import Terminal
 from src.data import UNREADABLE, dataset
@@ -27,6 +26,7 @@ from src.results.report import figures
 from src.results.report.page import page, sentence
 from src.settings import credentials
 from src.settings.config import Benchmark, Compare, Config, plain
+from src.store.address import elsewhere
 from src.store.tracking import (
     AUDIT,
     LATENCY,
@@ -75,8 +75,15 @@ class Closed:
         return {row.label: row.failed for row in self.sweep.rows if row.failed}
 
 
-def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, judged: Compare) -> Closed:
-    """Measures latency, compares and records."""
+def close(
+    entries: Sequence[Entry],
+    store: Store,
+    parent: str,
+    how: Benchmark,
+    judged: Compare,
+    left_out: Sequence[tuple[str, str]] = (),
+) -> Closed:
+    """Measures latency, compares and records. `left_out` are combinations that were not run, each with the reason."""
     trainings = dict.fromkeys(entry.training for entry in entries)
     runs = store.of_sweep(parent, [entry.run_id for entry in entries if entry.run_id])
     comparisons = [
@@ -87,11 +94,12 @@ def close(entries: Sequence[Entry], store: Store, parent: str, how: Benchmark, j
     said = [f"**{sentence(comparison, judged)}**" for comparison in comparisons]
     store.log(parent, description="\n\n".join([*said, report.markdown(rows, judged.confidence)]))
     store.keep_text(parent, report.as_csv(rows), "comparison.csv")
-    sweep = _sweep(entries, comparisons, store, parent, judged)
+    sweep = _sweep(entries, comparisons, store, parent, judged, tuple(left_out))
     measured = {
         "facts": sweep.facts,
         "compare": plain(judged),
         "latency": [plain(c.latency) if c.latency else {} for c in comparisons],
+        "left_out": [{"variant": name, "reason": why} for name, why in sweep.left_out],
     }
     store.keep_text(parent, report.as_json(rows, measured), COMPARISON)
     return Closed(sweep, _publish(sweep, store, parent))
@@ -104,7 +112,9 @@ def show(closed: Closed, store: Store, parent: str) -> None:
     for comparison in closed.sweep.comparisons:
         for line in (f"{sentence(comparison, judged)}.", *footnotes(comparison)):
             console.print(line, markup=False)
-    settings = command.elsewhere(store.uri, store.experiment)
+    for why, names in closed.sweep.reasons.items():
+        console.print(f"left out: {', '.join(names)}: {why}", markup=False)
+    settings = elsewhere(store.uri, store.experiment)
     ui = ["--backend-store-uri", store.uri] if any(part.startswith("tracking.uri=") for part in settings) else []
     steps = {
         "report": str(closed.folder / REPORT),
@@ -360,7 +370,12 @@ def _made(record: Record) -> str:
 
 
 def _sweep(
-    entries: Sequence[Entry], comparisons: Sequence[report.Comparison], store: Store, parent: str, judged: Compare
+    entries: Sequence[Entry],
+    comparisons: Sequence[report.Comparison],
+    store: Store,
+    parent: str,
+    judged: Compare,
+    left_out: tuple[tuple[str, str], ...],
 ) -> report.Sweep:
     record = store.get(parent)
     config = entries[0].config
@@ -372,6 +387,7 @@ def _sweep(
         judged=judged,
         facts=conditions.facts(config, len(entries), record, store.uri),
         url=store.url(parent),
+        left_out=left_out,
     )
 
 

@@ -1,6 +1,5 @@
 """How numbers are written for a person: the same in the terminal, in figures and on the page."""
 
-from src.cli.files import digits
 from src.measure.stats import Interval
 
 
@@ -15,6 +14,16 @@ def interval(drop: Interval) -> str:
 
 def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}"
+
+
+def digits(number: float, significant: int = 3) -> str:
+    """That many significant digits, no exponent."""
+    if number == 0:
+        return "0"
+    if number >= 10**significant:
+        return f"{number:,.0f}"
+    exponent = int(f"{number:.{significant - 1}e}".partition("e")[2])
+    return f"{number:.{max(0, significant - 1 - exponent)}f}"
 
 
 def three(number: float) -> str:

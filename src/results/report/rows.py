@@ -118,7 +118,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Everything that the page shows. `facts` is what is needed to repeat the sweep, a line each."""
+    """Everything that the page shows. `facts` is what is needed to repeat the sweep, a line each; `left_out` names the
+    combinations that were not run, each with the reason."""
 
     name: str
     date: str
@@ -126,10 +127,19 @@ class Sweep:
     judged: Compare
     facts: Mapping[str, str]
     url: str = ""
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def rows(self) -> list[Row]:
         return [row for comparison in self.comparisons for row in comparison.rows]
+
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """What was left out, by reason."""
+        grouped: dict[str, list[str]] = {}
+        for name, why in self.left_out:
+            grouped.setdefault(why, []).append(name)
+        return grouped
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
