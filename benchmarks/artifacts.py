@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from src.settings.config import Architecture
+from src.models import Architecture
 
 SCHEMES = ("none", "drq", "fiq", "f16")
 SHAPES = {"small_cnn": (8, 8, 1), "vgg26m": (32, 32, 3)}

@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks.artifacts import CLASSES, SHAPES, artifacts
 from src.data import Split, in_memory, preprocess
 from src.measure.accuracy import _Model, predict
-from src.settings.config import Preprocess
+from src.settings.sections import Preprocess
 
 HOW = Preprocess()
 TURNS = 5

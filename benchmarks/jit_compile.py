@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from src.machine import backend
-from src.settings.config import Application, Architecture, MobileNetV2
+from src.models import Architecture
+from src.models.applications import Application
+from src.models.mobilenet_v2 import MobileNetV2
 
 # Of each model: its settings, the size of its images, the images of a batch, the steps of a turn.
 MODELS: dict[str, tuple[Architecture, int, int, int]] = {

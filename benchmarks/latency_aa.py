@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.artifacts import FOLDER, artifacts, convert
 from src.measure.latency import measure
-from src.settings.config import Benchmark
+from src.settings.sections import Benchmark
 
 SHAPE = (16, 16, 32)
 TURNS = 5

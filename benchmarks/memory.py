@@ -110,8 +110,7 @@ def _write(part: tuple[str, int, int]) -> None:
 
 def peak_memory(images: Path, cache: str | None) -> dict[str, Any]:
     """Peak RSS of one process that finds out what the folder holds and then reads all of it through batches."""
-    from src.data.image_folder import load
-    from src.settings.config import ImageFolder
+    from src.data.image_folder import ImageFolder, load
 
     before = peak_mib()
     began = time.monotonic()
@@ -132,12 +131,14 @@ def peak_memory(images: Path, cache: str | None) -> dict[str, Any]:
 def stages_peak_memory(images: Path, cache: str, trained: int, evaluated: int | None) -> dict[str, Any]:
     """Peak RSS of one process that trains a MobileNetV2 of a third of the width on the first images of the training
     split, converts it, and evaluates it. All the images are in the data set."""
-    from src.data.image_folder import load
+    from src.data.image_folder import ImageFolder, load
     from src.machine import backend
     from src.measure.accuracy import predict
     from src.methods import convert, train
-    from src.models.mobilenet_v2 import build
-    from src.settings.config import Augment, ImageFolder, MobileNetV2, Quantization, Train
+    from src.methods.convert import Quantization
+    from src.methods.train import Train
+    from src.models.mobilenet_v2 import MobileNetV2, build
+    from src.settings.sections import Augment
 
     data = load(ImageFolder(path=str(images), image_size=SIDE, cache=cache))
     loaded = peak_mib()
@@ -173,8 +174,7 @@ def _first(split: Any, count: int) -> Any:
 
 def decoding_speed(images: Path, size: int, resize: str, count: int, rounds: int) -> dict[str, Any]:
     """Images a second from file to uint8 `[size, size, 3]`, CPU time per image, and the ratios to TensorFlow."""
-    from src.data.image_folder import load
-    from src.settings.config import ImageFolder
+    from src.data.image_folder import ImageFolder, load
 
     settings: dict[str, Any] = {"path": str(images), "image_size": size, "resize": resize}
     train = load(ImageFolder(**settings, cache=None, memory_gib=0)).train

@@ -77,7 +77,7 @@ def ui(uri: str) -> Iterator[str]:
 def main(uri: str = "sqlite:///mlruns/mlflow.db", wanted: str = "latest") -> None:
     sys.path.insert(0, str(IMAGES.parent.parent))
     from src.results.recorded import find_sweep, open_store
-    from src.settings.config import Tracking
+    from src.settings.sections import Tracking
 
     store = open_store(Tracking(uri, "compression"))
     sweep = find_sweep(store, wanted)

@@ -12,7 +12,8 @@ from src.cli.files import add_row, say, table
 from src.console.terminal import Terminal, shown
 from src.measure.audit import COMPRESSORS, Audit, Tensor, audit
 from src.measure.tflite import Port, times
-from src.settings.config import UserError, plain
+from src.settings.check import UserError
+from src.settings.plain import plain
 
 USAGE = f"""\
 Usage: python -m src.audit MODEL.tflite [MODEL.tflite …] [KEY=VALUE …]

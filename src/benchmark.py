@@ -20,7 +20,9 @@ from src.measure.latency import Progress as Tell
 from src.measure.latency.workload import Workload, workload
 from src.measure.stats import Interval
 from src.results.report.numbers import digits
-from src.settings.config import Benchmark, UserError, check, plain
+from src.settings.check import UserError, check
+from src.settings.plain import plain
+from src.settings.sections import Benchmark
 
 USAGE = """\
 Usage: python -m src.benchmark MODEL.tflite [MODEL.tflite …] [KEY=VALUE …]

@@ -15,7 +15,8 @@ from src.results import recorded
 from src.results.compare.across import Change, change, differing
 from src.results.report.numbers import interval, percent, points, size, times
 from src.results.report.tables import RULE
-from src.settings.config import STRICT, Tracking, UserError
+from src.settings.check import STRICT, UserError
+from src.settings.sections import Tracking
 from src.store.tracking import Store, Unusable, predictions_path
 
 USAGE = """\

@@ -10,7 +10,8 @@ from src.cli import command
 from src.machine import writable
 from src.results import recorded
 from src.results.export import Exported, is_ours, write
-from src.settings.config import STRICT, Tracking, UserError
+from src.settings.check import STRICT, UserError
+from src.settings.sections import Tracking
 from src.store.tracking import Record
 
 USAGE = """\

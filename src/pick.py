@@ -17,7 +17,8 @@ from src.measure.stats import Interval
 from src.results import recorded, serving
 from src.results.report.numbers import interval, percent, points, size, three, times
 from src.settings import credentials
-from src.settings.config import STRICT, Tracking
+from src.settings.check import STRICT
+from src.settings.sections import Tracking
 from src.store.address import elsewhere
 
 USAGE = """\

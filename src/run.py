@@ -35,7 +35,9 @@ from src.machine import system as machine
 from src.machine import writable
 from src.pipeline import stages, worker
 from src.settings import credentials
-from src.settings.config import Config, Sweep, UserError
+from src.settings.check import UserError
+from src.settings.config import Config
+from src.settings.sections import Sweep
 from src.store.tracking import Store, reason
 from src.sweep import running as sweep
 from src.sweep.plan import Job

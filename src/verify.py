@@ -21,8 +21,10 @@ from src.measure.accuracy import Predictions, predict
 from src.measure.stats import Interval
 from src.results import compare, recorded, report
 from src.results.report.numbers import times
-from src.settings.config import STRICT, Compare, Step, Tracking, UserError, check, step
-from src.settings.config import Benchmark as BenchmarkSettings
+from src.settings.check import STRICT, UserError, check
+from src.settings.config import Step, step
+from src.settings.sections import Benchmark as BenchmarkSettings
+from src.settings.sections import Compare, Tracking
 from src.store.tracking import (
     AUDIT,
     NO_NUMBER,

@@ -12,7 +12,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from src.data import Split, in_memory, preprocess
-from src.settings.config import Preprocess
+from src.settings.sections import Preprocess
 
 SCHEMES = ("none", "drq", "fiq", "f16")
 SHAPE, CLASSES = (12, 12, 3), 5

@@ -15,7 +15,7 @@ import pytest
 from hydra import compose
 
 from src.cli.compose import composer
-from src.settings.config import Tracking
+from src.settings.sections import Tracking
 from src.store.tracking import Record, Store
 from src.sweep.plan import Compose
 

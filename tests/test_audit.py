@@ -12,7 +12,7 @@ import pytest
 from artifacts import PRUNED_SHARE, SCHEMES, Tiny
 
 from src.measure.audit import Asked, audit, differences, entropy_bits, gives_probabilities, left_in_float
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 LAYERS = ("conv2d", "depthwise_conv2d", "conv2d_1", "dense", "dense_1")
 # Kernel and bias of each: 3*3*3*16+16, 3*3*16+16, 3*3*16*32+32, 6*6*32*64+64, 64*5+5

@@ -28,7 +28,7 @@ from src.measure.audit import (
     layer_of,
     left_in_float,
 )
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 Write = Callable[..., Path]
 

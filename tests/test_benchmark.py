@@ -29,7 +29,9 @@ from src.results import recorded
 from src.results import report as pages
 from src.results.report.figures import Drawn
 from src.results.report.page import page
-from src.settings.config import Benchmark, Compare, UserError, plain
+from src.settings.check import UserError
+from src.settings.plain import plain
+from src.settings.sections import Benchmark, Compare
 from src.store.tracking import Record
 
 QUICK = Benchmark(instances=3, rounds=3, warmup=1)

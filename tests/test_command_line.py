@@ -24,7 +24,9 @@ from src import run
 from src.cli import answers
 from src.cli.arguments import Line, in_hydras_order
 from src.cli.compose import as_told, composer
-from src.settings.config import Config, Sweep, Tracking, UserError, load
+from src.settings.check import UserError
+from src.settings.config import Config, load
+from src.settings.sections import Sweep, Tracking
 from src.sweep.plan import Job
 
 # --- What Hydra is told to compose is what runs ------------------------------------------------------------------

@@ -13,7 +13,8 @@ from src import pick, run
 from src.cli import command
 from src.cli.compose import CONF
 from src.settings import credentials
-from src.settings.config import Tracking, check
+from src.settings.check import check
+from src.settings.sections import Tracking
 from src.store.address import elsewhere
 from src.store.tracking import reason
 from src.sweep import plan

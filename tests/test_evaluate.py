@@ -11,7 +11,8 @@ from artifacts import CLASSES, PREPROCESS, SCHEMES, SHAPE, Tiny
 
 from src.data import Split, in_memory, preprocess
 from src.measure.accuracy import Predictions, predict
-from src.settings.config import Preprocess, UserError
+from src.settings.check import UserError
+from src.settings.sections import Preprocess
 
 
 def one_by_one(artifact: Path, images: np.ndarray, how: Preprocess) -> np.ndarray:

@@ -17,7 +17,7 @@ import pytest
 from conftest import MAC, Place, environment
 
 from src.machine import locks
-from src.settings.config import Tracking
+from src.settings.sections import Tracking
 from src.store import tracking
 
 SMALL = (

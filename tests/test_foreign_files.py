@@ -23,7 +23,7 @@ from src.cli.files import digits, names
 from src.console.terminal import shown
 from src.measure.audit import Audit, audit, gives_probabilities, is_sparse_encoded, layer_of
 from src.measure.latency.workload import workload
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 Write = Callable[..., Path]
 

@@ -10,8 +10,9 @@ from conftest import ROOT
 from PIL import Image
 
 from src.data import image_folder
-from src.settings import config
-from src.settings.config import ImageFolder, UserError
+from src.data.image_folder import ImageFolder
+from src.models.saved import Saved
+from src.settings.check import UserError, check
 
 
 # Python takes the first for a user of whom no home is known; the second can't be made.
@@ -48,7 +49,7 @@ def test_a_home_that_is_there_stays(tmp_path):
 
 def test_the_home_of_a_user_that_is_not_known_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"^model\.path.*~no_such_user/x\.h5 does not exist; takes a Keras model"):
-        config.check(config.Saved, {"path": "~no_such_user/x.h5"}, "model")
+        check(Saved, {"path": "~no_such_user/x.h5"}, "model")
     with pytest.raises(UserError, match=r"^data\.path=~no_such_user/x: no such folder"):
         image_folder.load(ImageFolder(path="~no_such_user/x"))
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,7 @@ from src.results import compare, report
 from src.results.compare.effects import interaction
 from src.results.report import figures
 from src.results.report.page import page
-from src.settings.config import Benchmark, Compare
+from src.settings.sections import Benchmark, Compare
 
 LABELS = np.arange(200) % 2
 

@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from src.cli.compose import CONF
 from src.compare import Settings, compare
 from src.results import recorded, report
-from src.settings.config import Tracking, UserError
+from src.settings.check import UserError
+from src.settings.sections import Tracking
 from src.store.tracking import Store
 from src.sweep import plan
 from src.sweep import running as sweep

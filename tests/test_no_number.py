@@ -24,7 +24,9 @@ from src.results import compare, export, report, serving
 from src.results.compare.effects import damaged
 from src.results.report import figures
 from src.results.report.page import page, sentence
-from src.settings.config import Compare, Preprocess, Tracking, UserError, check, plain
+from src.settings.check import UserError, check
+from src.settings.plain import plain
+from src.settings.sections import Compare, Preprocess, Tracking
 
 
 def bright(tiny: Tiny) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from src import pick
-from src.settings.config import Tracking
+from src.settings.sections import Tracking
 
 
 def wanted(**settings: Any) -> pick.Settings:

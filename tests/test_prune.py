@@ -10,7 +10,9 @@ import pytest
 from src.data import Dataset, in_memory
 from src.machine import backend
 from src.methods import prune, train
-from src.settings.config import Augment, Layers, MagnitudePruning, Preprocess, UserError
+from src.settings.check import UserError
+from src.settings.config import Layers, MagnitudePruning
+from src.settings.sections import Augment, Preprocess
 
 PRUNING = MagnitudePruning(
     schedule="polynomial",

@@ -18,7 +18,7 @@ from src.results import compare, report
 from src.results.compare import footnotes
 from src.results.report import figures, numbers
 from src.results.report.page import page, sentence
-from src.settings.config import Compare
+from src.settings.sections import Compare
 
 LOOKS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
 

@@ -24,7 +24,7 @@ from src.cli import command
 from src.measure.accuracy import Predictions
 from src.results import recorded, serving
 from src.results.compare.across import difference, differing
-from src.settings.config import UserError
+from src.settings.check import UserError
 from src.store import tracking
 from src.store.tracking import Record, artifact_path
 

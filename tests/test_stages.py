@@ -10,22 +10,15 @@ from omegaconf import OmegaConf
 
 from src.cli.compose import CONF
 from src.data import digits
+from src.data.digits import Digits
 from src.machine import backend
 from src.methods import convert, prune, train
-from src.models import small_cnn, vgg26m
-from src.settings.config import (
-    Architecture,
-    Augment,
-    Digits,
-    FullInteger,
-    Layers,
-    MagnitudePruning,
-    Preprocess,
-    Quantization,
-    Train,
-    UserError,
-    check,
-)
+from src.methods.convert import FullInteger, Quantization
+from src.methods.train import Train
+from src.models import Architecture, small_cnn, vgg26m
+from src.settings.check import UserError, check
+from src.settings.config import Layers, MagnitudePruning
+from src.settings.sections import Augment, Preprocess
 from src.store.tracking import sha256
 
 PRUNING = MagnitudePruning(

@@ -23,7 +23,8 @@ from conftest import ROOT, Place, environment
 from src import compare, export, pick, verify
 from src.machine import locks, writable
 from src.results import recorded
-from src.settings.config import Tracking, UserError
+from src.settings.check import UserError
+from src.settings.sections import Tracking
 from src.store import tracking
 from src.store.tracking import CHECKPOINT, Away, Damaged, NoAnswer, Nothing, Store
 from src.sweep import plan
@@ -369,7 +370,7 @@ def test_who_looks_makes_no_store_and_no_experiment(project: tuple[Path, str], t
 
 READS = """
 import sys
-from src.settings.config import Tracking
+from src.settings.sections import Tracking
 from src.store.tracking import CHECKPOINT, Store
 store = Store(Tracking(uri=sys.argv[1], experiment="compression", retry_seconds=0), looking=True)
 print(store.recorded(store.get(sys.argv[2]), CHECKPOINT).read_text(encoding="utf-8"))

@@ -89,7 +89,7 @@ os.umask(int(sys.argv[1], 8))
 from hydra import compose, initialize_config_dir
 from src.sweep import plan
 from src.cli.compose import CONF, composer
-from src.settings.config import Saved
+from src.models.saved import Saved
 overrides = ["data=image_folder", "data.path=pictures", "data.cache=null", "prune=p1", "quant=fiq"]
 with initialize_config_dir(str(CONF), version_base="1.3"):
     told = composer(compose("config", return_hydra_config=True))

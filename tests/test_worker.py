@@ -17,7 +17,7 @@ from conftest import Place, environment
 
 from src.console import progress
 from src.pipeline import worker
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 TINY = (
     "experiment=smoke",

@@ -14,7 +14,9 @@ from src.benchmark import notes, parse
 from src.measure import latency as benchmark
 from src.measure.latency import Latency, Report, measure, operator_times
 from src.measure.latency.workload import workload
-from src.settings.config import Benchmark, UserError, plain
+from src.settings.check import UserError
+from src.settings.plain import plain
+from src.settings.sections import Benchmark
 
 QUICK = Benchmark(instances=3, rounds=3, warmup=1)
 

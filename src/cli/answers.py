@@ -15,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 LAUNCHERS = ("joblib", "ray", "submitit")  # extras of the environment
 

@@ -23,7 +23,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.cli import answers
 from src.cli.compose import CONF
-from src.settings.config import SECTIONS, STEPS, UserError
+from src.settings.check import UserError
+from src.settings.config import SECTIONS, STEPS
 
 MOST_VARIANTS = 100_000  # of one sweep, which holds each in memory
 

@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from src.console.terminal import outlive_readers, plain_where_needed
-from src.settings.config import Tracking, UserError, check
+from src.settings.check import UserError, check
 from src.settings.credentials import hidden
+from src.settings.sections import Tracking
 from src.store.address import tracking_defaults
 from src.store.tracking import reason
 

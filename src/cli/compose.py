@@ -18,7 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from src.settings.config import Config, UserError, load, plain
+from src.settings.check import UserError
+from src.settings.config import Config, load
+from src.settings.plain import plain
 from src.store.tracking import check_writable
 from src.sweep.plan import Compose, group_of
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.console.terminal import outlive_readers, plain_where_needed, shown
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 
 def main(usage: str, work: Callable[[Sequence[str]], int]) -> None:

@@ -12,7 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from src.settings.config import Config, Preprocess, Step, UserError, canonical
+from src.settings.check import UserError
+from src.settings.config import Config, Step
+from src.settings.plain import canonical
+from src.settings.sections import Preprocess
 
 SPLITS = ("train", "validation", "test")
 AHEAD = 2  # batches

@@ -26,7 +26,7 @@ import numpy as np
 
 from src.data.decode import MAX_BYTES, UnreadableError
 from src.machine import locks
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import logging
 import threading
 import warnings
 from contextlib import nullcontext
+from typing import Literal
 
 import numpy as np
 import PIL
@@ -17,6 +18,8 @@ from PIL import Image, UnidentifiedImageError, features
 RULES = 1  # raise it when the same bytes come out as other pixels
 # Part of every cache key: all that the pixels depend on besides the bytes and the arguments of `decode`.
 IDENTITY = f"{RULES} Pillow {PIL.__version__} {features.version('jpg')} simplejpeg {simplejpeg.__version__}"
+
+Resize = Literal["bilinear", "bicubic", "lanczos", "area", "nearest", "tf_bilinear"]
 
 # Pixel formats with a signature, those that this build of Pillow has. EPS is left out because Pillow runs Ghostscript
 # on it, TGA because anything can look like one.

@@ -1,10 +1,21 @@
 """The handwritten digits that scikit-learn ships: the embedded default, which needs no network and no disk."""
 
 import numpy as np
+from pydantic.dataclasses import dataclass as schema
 
 from src.data import Dataset, from_arrays
 from src.data.decode import resize
-from src.settings.config import Digits
+from src.settings.check import STRICT, ImageSize, Seed, SplitShare
+
+
+@schema(frozen=True, config=STRICT)
+class Digits:
+    """The 1,797 handwritten digits (8 x 8, 10 classes) that scikit-learn ships."""
+
+    image_size: ImageSize = 8
+    seed: Seed = 0
+    validation: SplitShare = 0.25
+    test: SplitShare = 0.25
 
 
 def load(config: Digits) -> Dataset:

@@ -2,20 +2,65 @@
 whatever usual names."""
 
 import functools
+import json
 import os
+import shlex
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass as schema
 
 from src.data import EXAMPLES, SPLITS, UNREADABLE, Dataset, Split, fingerprint, layout, oddities, shown, stratified
 from src.data.cache import Contents, Files, read_files
-from src.data.decode import IDENTITY, decode, opens
+from src.data.decode import IDENTITY, Resize, decode, opens
 from src.data.layout import TAKES, some
-from src.settings.config import ImageFolder, UserError
+from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError
+
+
+def _names(value: Any) -> Any:
+    """A list of names as Hydra and YAML read it, whole numbers as text. Raises `ValueError` for what else they make of
+    a name without quotes: what was typed can't be told from it."""
+    if not isinstance(value, list | tuple):
+        return value
+    for name in value:
+        if name is None or isinstance(name, bool | float):
+            kind = {type(None): "nothing", bool: "true or false", float: "a number"}[type(name)]
+            quoted = json.dumps([n if isinstance(n, str) else json.dumps(n) for n in value], ensure_ascii=False)
+            right = shlex.quote(f"data.classes={quoted}".replace(", ", ","))
+            raise ValueError(
+                f"{json.dumps(name)} is read as {kind} and not as a name; takes names, in quotes and as they are spelt "
+                f"where they look like that: {right}"
+            )
+    return [str(name) if isinstance(name, int) else name for name in value]
+
+
+@schema(frozen=True, config=STRICT)
+class ImageFolder:
+    """A folder per class, or `train/`, `test/` and optionally `validation/` of such folders.
+
+    `classes` gives the folders and their order; null takes all, sorted as text, which is what Keras and torchvision do.
+    `crop` cuts the largest central square out before resizing. Decoded images are held in memory up to `memory_gib`,
+    and kept in the folder `cache` between runs up to `cache_gib`.
+    """
+
+    path: Annotated[str, Field(min_length=1, description="a folder with a folder of images for each class")]
+    classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...] | None, BeforeValidator(_names)] = None
+    image_size: ImageSize = 32
+    channels: Literal[1, 3] = 3
+    resize: Resize = "bilinear"
+    crop: bool = False
+    seed: Seed = 0
+    validation: SplitShare = 0.1
+    test: SplitShare = 0.2
+    memory_gib: Annotated[float, Field(ge=0)] = 1.0
+    cache: Annotated[str, Field(min_length=1)] | None = "mlruns/cache"
+    cache_gib: Annotated[float, Field(ge=0)] = 32.0
 
 
 def load(config: ImageFolder) -> Dataset:

@@ -2,11 +2,14 @@
 
 import os
 import socket
+from typing import Literal
+
+from pydantic.dataclasses import dataclass as schema
 
 from src.data import Dataset, from_arrays
-from src.data.decode import resize
+from src.data.decode import Resize, resize
 from src.machine import backend
-from src.settings.config import KerasBuiltin, UserError
+from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError
 
 # As Keras's documentation has them; the others have digits, or names that the loader does not tell.
 CLASSES = {
@@ -14,6 +17,17 @@ CLASSES = {
     "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
 }
 CONNECT_SECONDS = 30
+
+
+@schema(frozen=True, config=STRICT)
+class KerasBuiltin:
+    """A data set that Keras loads. `image_size` null leaves the images as they are."""
+
+    name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+    image_size: ImageSize | None = None
+    resize: Resize = "bilinear"
+    seed: Seed = 0
+    validation: SplitShare = 0.1
 
 
 def load(config: KerasBuiltin) -> Dataset:

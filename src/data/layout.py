@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from src.data import EXAMPLES, shown
 from src.data.decode import opens
 from src.data.split_names import split_of
-from src.settings.config import UserError, as_utf8
+from src.settings.check import UserError
+from src.settings.plain import as_utf8
 
 TAKES = "takes a folder with one folder per class, or with train/ and test/ of such folders"
 # Words that don't name a data set: `train_images/` and `test/` are splits of the same one, `train/` and `masks_test/`

@@ -2,18 +2,36 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass as schema
 
 from src.data import SPLITS, Dataset, from_arrays, shown
-from src.data.decode import resize
+from src.data.decode import Resize, resize
 from src.data.split_names import split_of
-from src.settings.config import Npz, UserError
+from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError
 
 TAKES = "takes an .npz file with x_train, y_train, x_test, y_test (and x_val, y_val), or with x, y"
 SHORT = {"train": "train", "validation": "val", "test": "test"}
 # What people call the images and the labels, in lower case.
 PARTS = {"x": ("x", "image", "images", "img", "imgs"), "y": ("y", "label", "labels", "target", "targets")}
+
+
+@schema(frozen=True, config=STRICT)
+class Npz:
+    """Arrays in an `.npz` file: `x_train`, `y_train`, `x_test`, `y_test` (and `x_val`, `y_val`), or `x`, `y`.
+
+    `image_size` null leaves the images as they are.
+    """
+
+    path: Annotated[str, Field(min_length=1, description="an .npz file")]
+    image_size: ImageSize | None = None
+    resize: Resize = "bilinear"
+    seed: Seed = 0
+    validation: SplitShare = 0.1
+    test: SplitShare = 0.2
 
 
 def load(config: Npz) -> Dataset:

@@ -5,14 +5,39 @@ import math
 import os
 import re
 import tempfile
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass as schema
 
 from src.data import Dataset, from_arrays, shown
-from src.data.decode import resize
+from src.data.decode import Resize, resize
 from src.machine import backend
-from src.settings.config import Tfds, UserError
+from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError
+
+
+@schema(frozen=True, config=STRICT)
+class Tfds:
+    """A data set of TensorFlow Datasets, from the folder `dir` or TFDS's own.
+
+    `train_split` and others are TFDS's split expressions; where one is null the split is drawn from training. Decoded
+    images of more than `memory_gib` are held in a temporary file in the folder `cache`.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    dir: Annotated[str, Field(min_length=1)] | None = None
+    download: bool = False
+    train_split: Annotated[str, Field(min_length=1)] = "train"
+    validation_split: Annotated[str, Field(min_length=1)] | None = None
+    test_split: Annotated[str, Field(min_length=1)] | None = "test"
+    image_size: ImageSize = 32
+    resize: Resize = "bilinear"
+    seed: Seed = 0
+    validation: SplitShare = 0.1
+    test: SplitShare = 0.2
+    memory_gib: Annotated[float, Field(ge=0)] = 1.0
+    cache: Annotated[str, Field(min_length=1)] = "mlruns/cache"
 
 
 def load(config: Tfds) -> Dataset:

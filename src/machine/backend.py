@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from src.machine import locks
 from src.machine import system as machine
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 log = logging.getLogger(__name__)
 

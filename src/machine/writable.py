@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 ROOM_BYTES = 8 << 20  # what a store, a page with its figures or a log takes at the least
 

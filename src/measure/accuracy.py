@@ -21,7 +21,8 @@ from src.data import preprocess as to_float
 from src.machine.backend import quiet
 from src.measure import stats
 from src.measure.audit import gives_probabilities
-from src.settings.config import Preprocess, UserError
+from src.settings.check import UserError
+from src.settings.sections import Preprocess
 
 # Bytes of pixels that are read ahead at a time. Python's time per chunk is then nothing, and a chunk fits into a cache.
 CHUNK_BYTES = 4 << 20

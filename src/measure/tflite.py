@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 Granularity = Literal["none", "per-tensor", "per-channel", "blockwise"]
 

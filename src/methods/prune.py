@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.methods.train import Task, Trained, optimise, restore, save
-from src.settings.config import Layers, MagnitudePruning, UserError
+from src.settings.check import UserError
+from src.settings.config import Layers, MagnitudePruning
 
 if TYPE_CHECKING:
     import tf_keras

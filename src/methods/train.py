@@ -6,15 +6,17 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from pydantic.dataclasses import dataclass as schema
 
 from src.console.progress import Progress
 from src.data import Dataset, Split, preprocess
 from src.methods import gradients
 from src.models.head import check_classes, gives_logits
-from src.settings.config import Augment, Preprocess, Train, Untrained, UserError
+from src.settings.check import STRICT, Count, Positive, UserError
+from src.settings.sections import Augment, Preprocess
 
 if TYPE_CHECKING:
     import tf_keras
@@ -23,6 +25,28 @@ log = logging.getLogger(__name__)
 
 # How tf_keras 2.21 writes a function of the user's, such as an activation, to HDF5, where it reads a name only.
 FUNCTION = r'{"module": "builtins", "class_name": "function", "config": ("\w+"), "registered_name": "function"}'
+
+
+@schema(frozen=True, config=STRICT)
+class Untrained:
+    """The model as it is. It takes the keys of a training, so that an experiment's fit; none makes a difference."""
+
+    UNUSED: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "learning_rate", "jit_compile")
+
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    jit_compile: bool | None = None
+
+
+@schema(frozen=True, config=STRICT)
+class Train:
+    """Training of the dense baseline with Adam; the weights of the best validation accuracy are kept."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    jit_compile: bool = False
 
 
 @dataclass(frozen=True)

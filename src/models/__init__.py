@@ -2,3 +2,15 @@
 
 Layer names are given, not numbered: a model is the same to the byte whatever else its process has built.
 """
+
+from pydantic.dataclasses import dataclass as schema
+
+from src.settings.check import STRICT
+from src.settings.sections import Preprocess
+
+
+@schema(frozen=True, config=STRICT)
+class Architecture:
+    """A model that this project builds: its preprocessing; size and classes come from the data."""
+
+    preprocess: Preprocess = Preprocess()

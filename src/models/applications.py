@@ -1,15 +1,29 @@
 """Networks of `tf_keras.applications`, for images of any size and any number of classes."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydantic.dataclasses import dataclass as schema
 
 from src.machine.backend import quiet
-from src.settings.config import Application, UserError
+from src.models import Architecture
+from src.settings.check import STRICT, UserError
 
 if TYPE_CHECKING:
     import tf_keras
 
 MOMENTUM = 0.99  # of the statistics of batches: Keras's default
+
+
+@schema(frozen=True, config=STRICT)
+class Application(Architecture):
+    """A model of `tf_keras.applications` with another top. `weights` null starts from random ones."""
+
+    weights: Literal["imagenet"] | None = None
+
+    @property
+    def external(self) -> bool:
+        return self.weights is not None
 
 
 def with_new_top(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from src.settings.config import Architecture
+from src.models import Architecture
 
 if TYPE_CHECKING:
     import tf_keras

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from src.models.applications import with_new_top
-from src.settings.config import Application
+from src.models.applications import Application, with_new_top
 
 if TYPE_CHECKING:
     import tf_keras

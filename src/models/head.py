@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 if TYPE_CHECKING:
     import tf_keras

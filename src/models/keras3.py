@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 if TYPE_CHECKING:
     import h5py

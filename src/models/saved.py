@@ -1,25 +1,76 @@
 """A Keras model of the user's own, from a file or folder, as the stages need it: one float32 input of the data's shape
 and one score per class."""
 
+import functools
+import hashlib
+import importlib.util
 import math
 import os
 import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass as schema
 
 from src.machine.backend import quiet
 from src.methods.train import restore
-from src.models import formats, keras3
+from src.models import Architecture, formats, keras3
 from src.models.formats import FORMATS
 from src.models.head import check_classes, gives_logits
-from src.settings.config import Saved, UserError
+from src.settings.check import STRICT, UserError
+from src.settings.plain import as_utf8, canonical
 
 if TYPE_CHECKING:
     import tf_keras
 
 # What Keras 2 says of a class or function that it doesn't know, in each of its formats.
 UNKNOWN = re.compile(r"(?:Unknown [\w ]+:|Could not locate (?:class|function)|added layer .* layer=) ?'?(\w+)'?")
+
+
+KERAS_MODEL = "a Keras model: .keras, .h5 or a SavedModel folder"
+
+
+def _exists(path: str) -> str:
+    if not Path(os.path.expanduser(path)).exists():
+        raise ValueError(f"{path} does not exist; takes {KERAS_MODEL}")
+    return path
+
+
+@schema(frozen=True, config=STRICT, kw_only=True)
+class Saved(Architecture):
+    """A Keras model in a file or folder. What is in it decides, not where it lies.
+
+    `logits` says whether it gives logits or probabilities; null finds out from its last layer. `custom_objects` are
+    import paths of the layers and functions of its own that it is made of.
+    """
+
+    UNUSED: ClassVar[tuple[str, ...]] = ("path",)
+    external: ClassVar[bool] = True
+
+    path: Annotated[str, Field(min_length=1, description=KERAS_MODEL), AfterValidator(_exists)]
+    logits: bool | None = None
+    custom_objects: tuple[Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")], ...] = ()
+
+    def digest(self) -> str:
+        """Of the file or of every file in the folder, and of the modules that the custom objects come from."""
+        path = Path(os.path.expanduser(self.path))
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        parts = {as_utf8(str(file.relative_to(path))): _file_digest(file, file.stat().st_mtime_ns) for file in files}
+        for name in self.custom_objects:
+            with suppress(ImportError, ValueError):
+                spec = importlib.util.find_spec(name.rpartition(".")[0])
+                if spec and spec.origin and (source := Path(spec.origin)).is_file():
+                    parts[name] = _file_digest(source, source.stat().st_mtime_ns)
+        return hashlib.sha256(canonical(parts).encode(errors="surrogateescape")).hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _file_digest(file: Path, modified: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class OtherImages(UserError):

@@ -22,7 +22,9 @@ from src.machine import locks
 from src.models import checked
 from src.models.saved import OtherImages
 from src.pipeline import work, worker
-from src.settings.config import Config, Step, UserError, canonical, plain
+from src.settings.check import UserError
+from src.settings.config import Config, Step
+from src.settings.plain import canonical, plain
 from src.store.tracking import CHECKPOINT, Store
 
 log = logging.getLogger(__name__)
@@ -98,12 +100,12 @@ def _versions() -> dict[str, str]:
 @functools.cache
 def code_version(*modules: str) -> str:
     """A digest of what the modules do: their syntax trees without comments and docstrings, and those of the modules of
-    this project that they import. `src.settings.config` is left out: the settings themselves are in every key."""
+    this project that they import. `src.settings` is left out: the settings themselves are in every key."""
     seen: dict[str, str] = {}
     todo = list(modules)
     while todo:
         name = todo.pop()
-        if name in seen or name == "src.settings.config":
+        if name in seen or name.startswith("src.settings"):
             continue
         try:
             spec = importlib.util.find_spec(name)

@@ -25,7 +25,9 @@ from src.measure import latency as benchmark
 from src.measure.accuracy import NO_CLASS, Predictions, class_name, predict, without_number
 from src.methods.train import Task, Trained
 from src.results import serving
-from src.settings.config import Config, Step, Told, plain
+from src.settings.check import Told
+from src.settings.config import Config, Step
+from src.settings.plain import plain
 from src.store.tracking import (
     AUDIT,
     CHECKPOINT,

@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from src.console import progress
-from src.settings.config import Told
+from src.settings.check import Told
 from src.store.tracking import reason
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.settings.config import Tracking, UserError
+from src.settings.check import UserError
 from src.settings.credentials import to_give
+from src.settings.sections import Tracking
 from src.store.address import elsewhere
 from src.store.tracking import PREPROCESSING, Record, Store, Unusable, artifact_path
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from src.data.decode import UnreadableError, decode, resize
 from src.measure.accuracy import _Model
-from src.settings.config import Preprocess, UserError, check
+from src.settings.check import UserError, check
+from src.settings.sections import Preprocess
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ("ai-edge-litert", "numpy", "pillow", "pydantic", "scipy", "simplejpeg")

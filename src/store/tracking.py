@@ -33,8 +33,9 @@ from urllib.parse import quote, unquote, urlparse
 from src.machine import locks, writable
 from src.machine import system as machine
 from src.settings import credentials
-from src.settings.config import Told, Tracking, UserError
+from src.settings.check import Told, UserError
 from src.settings.credentials import TRACKING_URI
+from src.settings.sections import Tracking
 
 log = logging.getLogger(__name__)
 

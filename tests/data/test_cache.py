@@ -13,7 +13,7 @@ from PIL import Image
 from src.data import cache as subject
 from src.data.cache import Files, read_files
 from src.data.decode import UnreadableError, decode
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 SHAPE = (8, 8, 3)
 ROW = 8 * 8 * 3

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from src.data import Dataset, image_folder
-from src.settings.config import ImageFolder, UserError
+from src.data.image_folder import ImageFolder
+from src.settings.check import UserError
 
 TAKES = "takes a folder with one folder per class, or with train/ and test/ of such folders"
 REAL = Path(os.environ.get("CIFAR10_900", Path(__file__).parents[2] / "../shared/data/cifar10-900"))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from src.data import keras_builtin
-from src.settings.config import KerasBuiltin, UserError
+from src.data.keras_builtin import KerasBuiltin
+from src.settings.check import UserError
 
 
 def write_idx(path, array):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from src.data import npz
-from src.settings.config import Npz, UserError
+from src.data.npz import Npz
+from src.settings.check import UserError
 
 X = np.random.default_rng(0).integers(0, 256, (40, 6, 5), dtype=np.uint8)
 Y = np.arange(40) % 2

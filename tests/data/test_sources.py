@@ -7,16 +7,21 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.data import digits
-from src.settings import config
-from src.settings.config import Digits, UserError
+from src.data.digits import Digits
+from src.data.image_folder import ImageFolder
+from src.data.keras_builtin import KerasBuiltin
+from src.data.npz import Npz
+from src.data.tfds import Tfds
+from src.settings.check import UserError, check
+from src.settings.plain import plain
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 SETTINGS = {
-    "digits": config.Digits,
-    "image_folder": config.ImageFolder,
-    "keras_builtin": config.KerasBuiltin,
-    "npz": config.Npz,
-    "tfds": config.Tfds,
+    "digits": Digits,
+    "image_folder": ImageFolder,
+    "keras_builtin": KerasBuiltin,
+    "npz": Npz,
+    "tfds": Tfds,
 }
 
 
@@ -52,8 +57,8 @@ def test_config_files_hold_every_setting_at_its_default(name):
     assert values.pop("_target_") == f"src.data.{name}.load"
     needed = {key for key in ("path", "name") if key in values}
     given = {key: values[key] or "mnist" for key in needed}
-    assert config.check(SETTINGS[name], values | given, "data") == SETTINGS[name](**given)
-    assert values.keys() == config.plain(SETTINGS[name](**given)).keys()
+    assert check(SETTINGS[name], values | given, "data") == SETTINGS[name](**given)
+    assert values.keys() == plain(SETTINGS[name](**given)).keys()
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -77,9 +82,9 @@ def test_config_files_open_with_the_command_that_uses_them_and_explain_every_key
 )
 def test_wrong_settings_are_one_line(source, settings, line):
     with pytest.raises(UserError) as caught:
-        config.check(SETTINGS[source], settings, "data")
+        check(SETTINGS[source], settings, "data")
     assert str(caught.value) == line
 
 
 def test_class_names_may_look_like_numbers():
-    assert config.check(config.ImageFolder, {"path": "x", "classes": [2, 10]}, "data").classes == ("2", "10")
+    assert check(ImageFolder, {"path": "x", "classes": [2, 10]}, "data").classes == ("2", "10")

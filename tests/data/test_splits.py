@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from src.data import SPLITS, Dataset, Split, from_arrays, in_memory, preprocess, stratified
-from src.settings.config import Preprocess, UserError
+from src.settings.check import UserError
+from src.settings.sections import Preprocess
 
 SHARES = {"validation": 0.1, "test": 0.2}
 CLASSES = ["cat", "dog"]

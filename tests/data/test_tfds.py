@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from src.data import tfds
-from src.settings.config import Tfds, UserError
+from src.data.tfds import Tfds
+from src.settings.check import UserError
 
 
 def test_without_the_package_it_is_one_line_that_names_the_extra(monkeypatch):

@@ -14,21 +14,14 @@ from src.machine import backend
 from src.measure import audit
 from src.measure.accuracy import predict
 from src.methods import convert, prune, train
-from src.models import ds_cnn, efficientnet_b0, mobilenet_v2, resnet8, small_cnn, vgg26m
-from src.models.applications import with_new_top
-from src.settings.config import (
-    Application,
-    Architecture,
-    Augment,
-    FullInteger,
-    Layers,
-    MagnitudePruning,
-    MobileNetV2,
-    Preprocess,
-    Quantization,
-    Train,
-    UserError,
-)
+from src.methods.convert import FullInteger, Quantization
+from src.methods.train import Train
+from src.models import Architecture, ds_cnn, efficientnet_b0, mobilenet_v2, resnet8, small_cnn, vgg26m
+from src.models.applications import Application, with_new_top
+from src.models.mobilenet_v2 import MobileNetV2
+from src.settings.check import UserError
+from src.settings.config import Layers, MagnitudePruning
+from src.settings.sections import Augment, Preprocess
 
 pytestmark = pytest.mark.long
 

@@ -9,7 +9,8 @@ from src.data import Dataset, in_memory, preprocess
 from src.machine import backend
 from src.measure.accuracy import _Model, predict
 from src.methods import convert, train
-from src.settings.config import Augment, FullInteger, Preprocess, Quantization
+from src.methods.convert import FullInteger, Quantization
+from src.settings.sections import Augment, Preprocess
 
 CAFFE = Preprocess(channel_order="bgr", rescale=1.0, mean=(103.939, 116.779, 123.68), std=(1.0, 2.0, 3.0))
 

@@ -16,7 +16,10 @@ from src.machine import backend
 from src.methods import prune, train
 from src.models import saved
 from src.models.head import gives_logits
-from src.settings.config import Preprocess, Saved, Step, Tracking, UserError
+from src.models.saved import Saved
+from src.settings.check import UserError
+from src.settings.config import Step
+from src.settings.sections import Preprocess, Tracking
 from src.store.tracking import Store
 
 SCRIPT = Path(__file__).with_name("bare_keras.py")

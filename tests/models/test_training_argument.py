@@ -16,8 +16,10 @@ from src.machine import backend
 from src.measure import audit
 from src.measure.accuracy import predict
 from src.methods import convert, prune, train
+from src.methods.convert import Quantization
 from src.models import saved
-from src.settings.config import MagnitudePruning, Quantization, Saved
+from src.models.saved import Saved
+from src.settings.config import MagnitudePruning
 
 SCRIPT = Path(__file__).with_name("keras3_calls.py")
 (_CALLS,) = (

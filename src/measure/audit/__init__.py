@@ -17,7 +17,7 @@ import numpy as np
 
 from src.measure import tflite
 from src.measure.tflite import Granularity, Model, Operation, Port
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 Computes = Literal["integer", "hybrid", "float", "nothing", "unknown"]
 

@@ -27,7 +27,8 @@ from src.machine import system as machine
 from src.measure import stats
 from src.measure.latency.workload import Input, Workload, workload
 from src.measure.stats import Interval
-from src.settings.config import Benchmark, UserError
+from src.settings.check import UserError
+from src.settings.sections import Benchmark
 
 Call = Literal["baseline", "faster", "no difference", "slower"]
 Progress = Callable[[float, str], None]

@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from src.console.terminal import shown
 from src.measure import tflite
 from src.measure.tflite import Graph, Operation, Port, Signature, times
-from src.settings.config import UserError
+from src.settings.check import UserError
 
 INTEGERS = {"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"}
 ANY = (-128, 255)  # what integers of which nothing is known are drawn from, as far as their type goes

@@ -25,7 +25,9 @@ from src.results.recorded import COMPARISON
 from src.results.report import figures
 from src.results.report.page import page, sentence
 from src.settings import credentials
-from src.settings.config import Benchmark, Compare, Config, plain
+from src.settings.config import Config
+from src.settings.plain import plain
+from src.settings.sections import Benchmark, Compare
 from src.store.address import elsewhere
 from src.store.tracking import (
     AUDIT,

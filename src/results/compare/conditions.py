@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 from src.data import dataset
-from src.settings.config import Config, plain
+from src.settings.config import Config
+from src.settings.plain import plain
 from src.store.tracking import Record
 
 LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")

@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src.results.report.numbers import size, three, times
 from src.results.report.rows import Comparison, Damaged, Row, Sweep, front
-from src.settings.config import Compare
+from src.settings.sections import Compare
 
 # Colours in a PNG; on the page each is a variable, which has another value in the dark.
 COLOURS = {

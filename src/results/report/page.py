@@ -14,7 +14,7 @@ from src.measure.stats import newcombe_paired
 from src.results.report import figures, numbers
 from src.results.report.figures import Drawn
 from src.results.report.rows import Comparison, Row, Sweep, duplicates, front
-from src.settings.config import Compare
+from src.settings.sections import Compare
 
 LAYERS = 6  # shown apart; the rest is summed
 

@@ -10,7 +10,7 @@ from src.measure import stats
 from src.measure.audit import Layer
 from src.measure.latency import Report as LatencyReport
 from src.measure.stats import Interval, PairedDrop, Verdict
-from src.settings.config import Compare
+from src.settings.sections import Compare
 
 
 @dataclass(frozen=True)

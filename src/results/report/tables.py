@@ -14,7 +14,7 @@ from rich.table import Table
 
 from src.results.report.numbers import interval, percent, points, size, three, times
 from src.results.report.rows import Row, records
-from src.settings.config import plain
+from src.settings.plain import plain
 
 HEADINGS = ("variant", "test %", "drop [95 %]", "verdict", "gzip", "smaller", "ms", "faster")
 SETTING = re.compile(r" ([\w.+~]+)=")  # in the name of a variant that shares the rest of it with another

@@ -1,0 +1,133 @@
+"""Checks a value against a type or a dataclass, and says in English what a key takes.
+
+Nothing here imports TensorFlow: a wrong value is answered before the seconds that TensorFlow takes to load.
+"""
+
+import functools
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[int, Field(ge=4, le=1024)]
+SplitShare = Annotated[float, Field(gt=0, lt=0.5)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Told(Exception):
+    """An error whose text is for the user to read: one line that says all there is to say."""
+
+
+class UserError(Told):
+    """Something the user gave can't be used: one line that names it, what it got and what it takes. Exit code 2."""
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+
+
+def check(expected: Any, value: Any, key: str) -> Any:
+    """`value` as `expected` (a type or a schema of this module); `key`, which may be empty, names it in the error.
+
+    Raises `UserError` in one line: the key, what it got, what it takes.
+    """
+    adapter = _adapter(expected)
+    try:
+        checked = adapter.validate_python(value)
+    except ValidationError as error:
+        raise UserError(_one_line(error, adapter.json_schema(), key)) from None
+    for location, truth in _taken_for_numbers(value, checked):
+        raise UserError(_takes_other(truth, adapter.json_schema(), key, location))
+    return checked
+
+
+def _taken_for_numbers(value: Any, checked: Any, location: tuple[str, ...] = ()) -> Iterator[tuple[list[str], bool]]:
+    """Where `value` has true or false and `checked` a number: Python takes the one for the other."""
+    if isinstance(value, bool):
+        if isinstance(checked, int | float | tuple) and not isinstance(checked, bool):
+            yield list(location), value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _taken_for_numbers(one, getattr(checked, str(key), None), (*location, str(key)))
+    elif isinstance(value, list) and isinstance(checked, tuple):
+        for i, (one, other) in enumerate(zip(value, checked, strict=False)):
+            yield from _taken_for_numbers(one, other, (*location, str(i)))
+
+
+def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> str:
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    name = _name(key, location)
+    match first["type"]:
+        case "unexpected_keyword_argument":
+            takes = ", ".join(_fields(schema, location[:-1]))
+            return f"{name}: no such key; {'.'.join([key, *location[:-1]])} takes {takes}"
+        case "missing" | "missing_argument":
+            return f"{name}: needs a value; takes {_takes(schema, location)}"
+        case "value_error":
+            return f"{name}: {first['ctx']['error']}"
+        case "string_type" if isinstance(first["input"], int | float):
+            quoted = shlex.quote(f'{name}="{json.dumps(first["input"])}"')
+            return f"{_takes_other(first['input'], schema, key, location)}; as text it takes quotes: {quoted}"
+        case _:
+            return _takes_other(first["input"], schema, key, location)
+
+
+def _takes_other(got: Any, schema: Mapping[str, Any], key: str, location: Sequence[str]) -> str:
+    shown = got if isinstance(got, str) else json.dumps(got, default=str)
+    return f"{_name(key, location)}={shown}: takes {_takes(schema, location)}"
+
+
+def _name(key: str, location: Sequence[str]) -> str:
+    """One of a list goes by the name of the list."""
+    return ".".join(filter(None, [key, *(part for part in location if not part.isdigit())]))
+
+
+def _node(schema: Mapping[str, Any], location: Sequence[str]) -> Mapping[str, Any]:
+    """The part of a JSON schema that describes one key, references followed."""
+    node, definitions = schema, schema.get("$defs", {})
+    for part in (None, *location):
+        if part is not None:
+            node = node["items"] if part.isdigit() and "items" in node else node.get("properties", {}).get(part, {})
+        if "$ref" in node:
+            node = definitions[node["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+def _fields(schema: Mapping[str, Any], location: Sequence[str]) -> list[str]:
+    return list(_node(schema, location).get("properties", {}))
+
+
+def _takes(schema: Mapping[str, Any], location: Sequence[str]) -> str:
+    node = _node(schema, location)
+    if choices := node.get("enum") or ([node["const"]] if "const" in node else None):
+        return "one of " + ", ".join(map(str, choices))
+    if options := node.get("anyOf"):
+        return " or ".join("nothing (null)" if o.get("type") == "null" else _takes(o, ()) for o in options)
+    kinds = {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "string": "text",
+        "array": "a list",
+        "object": "settings: " + ", ".join(node.get("properties", {})),
+    }
+    words = kinds.get(node.get("type", ""), "another value")
+    if node.get("minLength"):
+        words = node.get("description", "text that is not empty")
+    if "minimum" in node:
+        words += f" of at least {node['minimum']}"
+    if "exclusiveMinimum" in node:
+        words += f" above {node['exclusiveMinimum']}"
+    low = "minimum" in node or "exclusiveMinimum" in node
+    if "maximum" in node:
+        words += f"{' and' if low else ' of'} at most {node['maximum']}"
+    if "exclusiveMaximum" in node:
+        words += f"{' and' if low else ''} below {node['exclusiveMaximum']}"
+    return words
