@@ -23,7 +23,9 @@ from src.cli.compose import CONF, composer
 from src.data import dataset
 from src.measure.accuracy import Predictions
 from src.results import compare
-from src.store.tracking import AUDIT, CHECKPOINT, MEASURED, Store, artifact_path, predictions_path, sha256
+from src.store.artifacts import sha256
+from src.store.names import AUDIT, CHECKPOINT, MEASURED, artifact_path, predictions_path
+from src.store.store import Store
 from src.sweep import plan
 from src.sweep import running as sweep
 

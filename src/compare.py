@@ -17,7 +17,9 @@ from src.results.report.numbers import interval, percent, points, size, times
 from src.results.report.tables import RULE
 from src.settings.check import STRICT, UserError
 from src.settings.sections import Tracking
-from src.store.tracking import Store, Unusable, predictions_path
+from src.store.artifacts import Unusable
+from src.store.names import predictions_path
+from src.store.store import Store
 
 USAGE = """\
 Usage: python -m src.compare sweep=A,B [KEY=VALUE …]

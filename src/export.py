@@ -12,7 +12,8 @@ from src.results import recorded
 from src.results.export import Exported, is_ours, write
 from src.settings.check import STRICT, UserError
 from src.settings.sections import Tracking
-from src.store.tracking import Record
+from src.store import registry
+from src.store.artifacts import Record
 
 USAGE = """\
 Usage: python -m src.export [KEY=VALUE …]
@@ -56,7 +57,7 @@ def export(wanted: Settings) -> None:
         run_id = wanted.run
     else:
         name = wanted.name or wanted.tracking.experiment
-        champion = store.registered(name, wanted.alias)
+        champion = registry.registered(store, name, wanted.alias)
         if champion is None:
             raise UserError(
                 f"name={name}: no version with the alias {wanted.alias}; `python -m src.pick` registers one"

@@ -19,6 +19,7 @@ from src.results.report.numbers import interval, percent, points, size, three, t
 from src.settings import credentials
 from src.settings.check import STRICT
 from src.settings.sections import Tracking
+from src.store import registry
 from src.store.address import elsewhere
 
 USAGE = """\
@@ -176,7 +177,8 @@ def pick(wanted: Settings) -> None:
     name, how = wanted.name or wanted.tracking.experiment, recorded.preprocessing(store, record)
     with tempfile.TemporaryDirectory() as scratch:
         data, code = serving.prepare(file, how, Path(scratch))
-        version = store.register(
+        version = registry.register(
+            store,
             record,
             name,
             wanted.alias,
@@ -187,8 +189,8 @@ def pick(wanted: Settings) -> None:
             example=how["example"],
             description="\n\n".join(_reported(chosen, sweep.run.name, wanted)),
         )
-    registry = f" in {store.registry}" if store.registry else ""
-    print(f"registered  {name}, version {version}, alias {wanted.alias}{registry}")
+    apart = registry.place(store)
+    print(f"registered  {name}, version {version}, alias {wanted.alias}{f' in {apart}' if apart else ''}")
     print(f"serve       {_serve(store.uri, f'models:/{name}@{wanted.alias}')}")
     where = elsewhere(store.uri, store.experiment)
     named = [f"name={name}"] * bool(wanted.name) + [f"alias={wanted.alias}"] * (wanted.alias != Settings.alias)

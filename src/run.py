@@ -38,7 +38,8 @@ from src.settings import credentials
 from src.settings.check import UserError
 from src.settings.config import Config
 from src.settings.sections import Sweep
-from src.store.tracking import Store, reason
+from src.store.faults import reason
+from src.store.store import Store
 from src.sweep import running as sweep
 from src.sweep.plan import Job
 

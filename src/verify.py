@@ -25,18 +25,9 @@ from src.settings.check import STRICT, UserError, check
 from src.settings.config import Step, step
 from src.settings.sections import Benchmark as BenchmarkSettings
 from src.settings.sections import Compare, Tracking
-from src.store.tracking import (
-    AUDIT,
-    NO_NUMBER,
-    PREPROCESSING,
-    SPLITS,
-    Record,
-    Store,
-    Unusable,
-    artifact_path,
-    predictions_path,
-    sha256,
-)
+from src.store.artifacts import Record, Unusable, sha256
+from src.store.names import AUDIT, NO_NUMBER, PREPROCESSING, SPLITS, artifact_path, predictions_path
+from src.store.store import Store
 
 USAGE = """\
 Usage: python -m src.verify [RUN_ID] [KEY=VALUE …]

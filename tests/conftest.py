@@ -16,7 +16,8 @@ from hydra import compose
 
 from src.cli.compose import composer
 from src.settings.sections import Tracking
-from src.store.tracking import Record, Store
+from src.store.artifacts import Record
+from src.store.store import Store
 from src.sweep.plan import Compose
 
 ROOT = Path(__file__).resolve().parent.parent

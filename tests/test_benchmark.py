@@ -32,7 +32,7 @@ from src.results.report.page import page
 from src.settings.check import UserError
 from src.settings.plain import plain
 from src.settings.sections import Benchmark, Compare
-from src.store.tracking import Record
+from src.store.artifacts import Record
 
 QUICK = Benchmark(instances=3, rounds=3, warmup=1)
 

@@ -17,7 +17,7 @@ from src.data import image_folder, npz
 from src.data.image_folder import ImageFolder
 from src.data.npz import Npz
 from src.settings.check import UserError, check
-from src.store.tracking import Store
+from src.store.store import Store
 
 NAMES = ("01", "1e3", "no", "null", "true", "~", "1_000", "2020-01-01", "5.", "0x10", "-1E-2")
 

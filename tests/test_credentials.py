@@ -16,7 +16,7 @@ from src.settings import credentials
 from src.settings.check import check
 from src.settings.sections import Tracking
 from src.store.address import elsewhere
-from src.store.tracking import reason
+from src.store.faults import reason
 from src.sweep import plan
 
 SECRET = "s3cr3t"

@@ -18,7 +18,8 @@ from conftest import MAC, Place, environment
 
 from src.machine import locks
 from src.settings.sections import Tracking
-from src.store import tracking
+from src.store.names import CHECKPOINT
+from src.store.store import Store
 
 SMALL = (
     "-m",
@@ -139,7 +140,7 @@ def test_damaged_artifacts_are_found_and_made_again_or_taken_from_an_earlier_run
     assert place.run(*SMALL).returncode == 0
     store = place.store()
     p1 = next(record for record in store.search("tags.kind = 'stage'") if record.name == "p1")
-    with store.file(p1.run_id, tracking.CHECKPOINT).open("r+b") as checkpoint:
+    with store.file(p1.run_id, CHECKPOINT).open("r+b") as checkpoint:
         checkpoint.truncate(1000)
     copies = store.search("tags.variant = 'p1-fiq'")
     assert len(copies) > 1
@@ -364,7 +365,7 @@ def free_port() -> int:
 
 
 def on_server(server: Server) -> dict[str, str]:
-    store = tracking.Store(Tracking(uri=server.uri, experiment="compression"))
+    store = Store(Tracking(uri=server.uri, experiment="compression"))
     sweep = store.search("tags.kind = 'sweep'", 1)[0]
     found = store.search(f"tags.kind = 'variant' and tags.`mlflow.parentRunId` = '{sweep.run_id}'")
     for record in found:
@@ -458,7 +459,7 @@ def test_a_ray_cluster_of_two_nodes_does_each_stage_once(place: Place, cluster: 
         )
         assert done.returncode == 0, done.stderr
         assert len(on_server(server)) == 12
-        store = tracking.Store(Tracking(uri=server.uri, experiment="compression"))
+        store = Store(Tracking(uri=server.uri, experiment="compression"))
         assert sorted(record.name for record in store.search("tags.kind = 'stage'")) == ["p1", "p2", "train"]
     finally:
         server.stop()

@@ -15,7 +15,7 @@ from src.compare import Settings, compare
 from src.results import recorded, report
 from src.settings.check import UserError
 from src.settings.sections import Tracking
-from src.store.tracking import Store
+from src.store.store import Store
 from src.sweep import plan
 from src.sweep import running as sweep
 

@@ -25,8 +25,9 @@ from src.measure.accuracy import Predictions
 from src.results import recorded, serving
 from src.results.compare.across import difference, differing
 from src.settings.check import UserError
-from src.store import tracking
-from src.store.tracking import Record, artifact_path
+from src.store import registry
+from src.store.artifacts import Record, sha256
+from src.store.names import MEASURED, PREPROCESSING, artifact_path
 
 
 def first_sweep(place: Place) -> Record:
@@ -135,7 +136,7 @@ def champion(twelve, picked: str) -> Record:
     place, _ = twelve
     assert "registered  compression, version" in picked
     assert "not chosen" in picked
-    run_id = place.store().registered("compression", "champion")
+    run_id = registry.registered(place.store(), "compression", "champion")
     assert run_id
     return place.store().get(run_id)
 
@@ -290,7 +291,7 @@ def test_every_scheme_is_exported_with_an_example_that_gives_what_was_measured(t
 def test_the_logged_model_carries_the_modules_that_it_needs_and_no_others() -> None:
     names = {str(file.relative_to(serving.ROOT)) for file in serving.carried("src.results.serving")}
     assert {"results/serving.py", "measure/accuracy.py", "data/decode.py", "__init__.py"} <= names
-    assert not {"store/tracking.py", "pipeline/stages.py", "methods/train.py", "run.py"} & names
+    assert not {"store/store.py", "pipeline/stages.py", "methods/train.py", "run.py"} & names
 
 
 # --- Verifying -------------------------------------------------------------------------------------------------
@@ -308,7 +309,7 @@ def test_everything_that_was_recorded_holds(twelve) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     # The dense baseline: what is measured of every variant, and its ECE. The others: the same, three intervals of a
     # drop (test, validation, worst class), two p-values, flips both ways, agreement, change of ECE, ratio of sizes.
-    dense = len(tracking.MEASURED) + 1
+    dense = len(MEASURED) + 1
     assert f"none-none: {dense} numbers hold" in done.stdout
     assert f"p2-fiq: {dense + 3 * 3 + 7} numbers hold" in done.stdout
     assert done.stdout.rstrip().endswith(f"all {12 * dense + 11 * 16} numbers hold")
@@ -326,13 +327,13 @@ def test_a_flipped_byte_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> 
         file.write_bytes(whole)
     said = capsys.readouterr().out
     assert "none-f16: does not hold\n  model/none-f16.tflite: SHA-256 is " in said
-    assert f"none-none: {len(tracking.MEASURED) + 1} numbers hold" in said
+    assert f"none-none: {len(MEASURED) + 1} numbers hold" in said
 
 
 def test_a_cut_description_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> None:
     place, _ = twelve
     _, run_id = artifact_of(place, "none-drq")
-    file = place.store().file(run_id, tracking.PREPROCESSING)
+    file = place.store().file(run_id, PREPROCESSING)
     whole = file.read_bytes()
     file.write_bytes(whole[:30])
     try:
@@ -385,7 +386,7 @@ def test_what_only_looks_changes_nothing_of_a_store(twelve, tmp_path: Path) -> N
     def files() -> dict[str, str]:
         kept = [file for file in store.rglob("*") if file.is_file() and "hydra" not in file.relative_to(store).parts]
         # SQLite's index of the write-ahead log says who reads.
-        return {str(file): tracking.sha256(file) for file in kept if file.suffix != ".db-shm"}
+        return {str(file): sha256(file) for file in kept if file.suffix != ".db-shm"}
 
     before = files()
     for name, arguments, codes in (

@@ -19,7 +19,7 @@ from src.models import Architecture, small_cnn, vgg26m
 from src.settings.check import UserError, check
 from src.settings.config import Layers, MagnitudePruning
 from src.settings.sections import Augment, Preprocess
-from src.store.tracking import sha256
+from src.store.artifacts import sha256
 
 PRUNING = MagnitudePruning(
     schedule="polynomial",

@@ -25,8 +25,12 @@ from src.machine import locks, writable
 from src.results import recorded
 from src.settings.check import UserError
 from src.settings.sections import Tracking
-from src.store import tracking
-from src.store.tracking import CHECKPOINT, Away, Damaged, NoAnswer, Nothing, Store
+from src.store import opening, registry, sqlite
+from src.store.artifacts import Away, Damaged, Record, sha256
+from src.store.names import CHECKPOINT
+from src.store.opening import Nothing
+from src.store.store import Store, existing
+from src.store.waiting import NoAnswer
 from src.sweep import plan
 
 
@@ -53,7 +57,7 @@ def trained(store: Store, key: str = "key", content: str = "weights") -> str:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / Path(CHECKPOINT).name
         file.write_text(content, encoding="utf-8")
-        tags = {"stage": "train", "key": key, "digest": tracking.sha256(file)}
+        tags = {"stage": "train", "key": key, "digest": sha256(file)}
         with store.run("stage", "train", tags=tags, params={}) as run_id:
             store.keep(run_id, file, str(Path(CHECKPOINT).parent))
     return run_id
@@ -85,7 +89,7 @@ def project(tmp_path: Path) -> tuple[Path, str]:
     """A project with one training in its store, and that training's run."""
     store = made_in(tmp_path / "project")
     run_id = trained(store)
-    tracking._close(store.hurried)  # as when a command ends
+    sqlite.close(store.hurried)  # as when a command ends
     return tmp_path / "project", run_id
 
 
@@ -188,7 +192,7 @@ def test_a_run_whose_artifacts_are_away_is_passed_over_and_not_closed(
     store = Store(at(folder))
     there = trained(store, "another")
     shutil.rmtree(folder / "mlruns/artifacts" / away)
-    damaged: list[tuple[tracking.Record, str]] = []
+    damaged: list[tuple[Record, str]] = []
     found = plan._intact(store, "stage", ["key", "another"], damaged)
     assert {key: record.run_id for key, record in found.items()} == {"another": there}
     assert not damaged
@@ -298,7 +302,7 @@ def another_programs(path: Path) -> None:
 
 
 def made_now(folder: Path) -> Path:
-    tracking._make(folder / "now.db")
+    sqlite.make(folder / "now.db")
     return folder / "now.db"
 
 
@@ -312,7 +316,7 @@ OTHERS = [
 ]
 LOOKS: dict[str, Callable[[Tracking], object]] = {
     "run": Store,
-    "plan": lambda there: tracking.existing(there, looking=True),
+    "plan": lambda there: existing(there, looking=True),
     "pick": lambda there: pick.pick(pick.Settings(tracking=there)),
     "pick register=false": lambda there: pick.pick(pick.Settings(tracking=there, register=False)),
     "verify": lambda there: verify.verify(verify.Settings(tracking=there)),
@@ -363,7 +367,7 @@ def test_who_looks_makes_no_store_and_no_experiment(project: tuple[Path, str], t
     before = content(project[0])
     with pytest.raises(Nothing, match=r"tracking.experiment=other: no such experiment in .*; takes one of compression"):
         Store(at(project[0], "other"), looking=True)
-    assert tracking.existing(at(project[0], "other"), looking=False) is None
+    assert existing(at(project[0], "other"), looking=False) is None
     assert content(project[0]).keys() >= before.keys()
     assert sorted(e.name for e in Store(at(project[0])).client.search_experiments()) == ["Default", "compression"]
 
@@ -371,7 +375,8 @@ def test_who_looks_makes_no_store_and_no_experiment(project: tuple[Path, str], t
 READS = """
 import sys
 from src.settings.sections import Tracking
-from src.store.tracking import CHECKPOINT, Store
+from src.store.names import CHECKPOINT
+from src.store.store import Store
 store = Store(Tracking(uri=sys.argv[1], experiment="compression", retry_seconds=0), looking=True)
 print(store.recorded(store.get(sys.argv[2]), CHECKPOINT).read_text(encoding="utf-8"))
 """
@@ -417,7 +422,7 @@ def test_a_store_that_cannot_be_written_can_be_looked_at(project: tuple[Path, st
         pytest.skip("can't mount")
     try:
         assert looked_at(f"sqlite:///{folder}/mlruns/mlflow.db", run_id) == "weights\n"
-        tracking.check_writable.cache_clear()
+        opening.check_writable.cache_clear()
         with pytest.raises(UserError, match="can't be written"):
             Store(at(folder))
     finally:
@@ -507,7 +512,7 @@ def test_a_registry_is_not_migrated_either(project: tuple[Path, str], monkeypatc
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{project[0]}/registry.db")
     before = content(project[0])["registry.db"]
     with pytest.raises(UserError, match=r"MLFLOW_REGISTRY_URI=.*: was made by an older MLflow"):
-        Store(at(project[0]), looking=True).registered("model", "champion")
+        registry.registered(Store(at(project[0]), looking=True), "model", "champion")
     assert content(project[0])["registry.db"] == before
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import Place, environment
 
-from src.store import tracking
+from src.store.artifacts import sha256
+from src.store.names import CHECKPOINT
 
 VARIANTS = {f"{p}-{q}" for p in ("none", "p1", "p2") for q in ("none", "drq", "fiq", "f16")}
 
@@ -81,7 +82,7 @@ def test_the_names_that_scripts_rely_on(twelve) -> None:
         if name != "none-none":
             expected |= {"test_accuracy_drop", "gzip_ratio", "speedup"}
         assert expected <= set(record.metrics)
-        assert tracking.sha256(store.file(record.run_id, f"model/{name}.tflite")) == record.tags["digest"]
+        assert sha256(store.file(record.run_id, f"model/{name}.tflite")) == record.tags["digest"]
         for split in ("train", "validation", "test"):
             assert store.file(record.run_id, f"predictions/{split}.npz").is_file()
         assert store.file(record.run_id, "config.yaml").is_file()
@@ -89,7 +90,7 @@ def test_the_names_that_scripts_rely_on(twelve) -> None:
         assert 8 <= len(record.params) <= 14
     for record in store.search("tags.kind = 'stage'"):
         assert record.tags["stage"] in ("train", "prune")
-        assert store.file(record.run_id, tracking.CHECKPOINT, record.tags["digest"]).is_file()
+        assert store.file(record.run_id, CHECKPOINT, record.tags["digest"]).is_file()
 
 
 def test_what_it_learned_and_what_it_cost(twelve) -> None:

@@ -15,7 +15,7 @@ from src.settings.check import UserError, check
 from src.settings.credentials import hidden
 from src.settings.sections import Tracking
 from src.store.address import tracking_defaults
-from src.store.tracking import reason
+from src.store.faults import reason
 
 
 class Refused(Exception):

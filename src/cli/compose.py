@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.settings.check import UserError
 from src.settings.config import Config, load
 from src.settings.plain import plain
-from src.store.tracking import check_writable
+from src.store.opening import check_writable
 from src.sweep.plan import Compose, group_of
 
 LONGEST_NAME = 255  # bytes of a file's name, on the file systems in use

@@ -25,7 +25,8 @@ from src.pipeline import work, worker
 from src.settings.check import UserError
 from src.settings.config import Config, Step
 from src.settings.plain import canonical, plain
-from src.store.tracking import CHECKPOINT, Store
+from src.store.names import CHECKPOINT
+from src.store.store import Store
 
 log = logging.getLogger(__name__)
 

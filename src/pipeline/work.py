@@ -28,7 +28,8 @@ from src.results import serving
 from src.settings.check import Told
 from src.settings.config import Config, Step
 from src.settings.plain import plain
-from src.store.tracking import (
+from src.store.artifacts import sha256
+from src.store.names import (
     AUDIT,
     CHECKPOINT,
     FILES,
@@ -37,7 +38,6 @@ from src.store.tracking import (
     PREPROCESSING,
     artifact_path,
     predictions_path,
-    sha256,
 )
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from typing import Any
 
 from src.console import progress
 from src.settings.check import Told
-from src.store.tracking import reason
+from src.store.faults import reason
 
 log = logging.getLogger(__name__)
 

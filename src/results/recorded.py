@@ -14,7 +14,9 @@ from src.settings.check import UserError
 from src.settings.credentials import to_give
 from src.settings.sections import Tracking
 from src.store.address import elsewhere
-from src.store.tracking import PREPROCESSING, Record, Store, Unusable, artifact_path
+from src.store.artifacts import Record, Unusable
+from src.store.names import PREPROCESSING, artifact_path
+from src.store.store import Store
 
 COMPARISON = "comparison.json"
 

@@ -12,7 +12,8 @@ from src.data import dataset, shown
 from src.pipeline import stages
 from src.pipeline.stages import Stage
 from src.settings.config import Config
-from src.store.tracking import Away, Damaged, Record, Store
+from src.store.artifacts import Away, Damaged, Record
+from src.store.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,9 @@ from src.pipeline import stages, worker
 from src.pipeline.stages import Request
 from src.results import compare
 from src.settings.config import Config
-from src.store.tracking import Away, Damaged, Record, Store, existing, reason
+from src.store.artifacts import Away, Damaged, Record
+from src.store.faults import reason
+from src.store.store import Store, existing
 from src.sweep import plan
 from src.sweep.plan import Job, Plan, Variant
 

@@ -20,7 +20,7 @@ from src.models.saved import Saved
 from src.settings.check import UserError
 from src.settings.config import Step
 from src.settings.sections import Preprocess, Tracking
-from src.store.tracking import Store
+from src.store.store import Store
 
 SCRIPT = Path(__file__).with_name("bare_keras.py")
 OWN = Preprocess(channel_order="bgr", rescale=1.0, mean=(90, 100, 110), std=(60, 70, 80))

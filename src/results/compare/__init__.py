@@ -29,18 +29,10 @@ from src.settings.config import Config
 from src.settings.plain import plain
 from src.settings.sections import Benchmark, Compare
 from src.store.address import elsewhere
-from src.store.tracking import (
-    AUDIT,
-    LATENCY,
-    MEASURED,
-    NO_NUMBER,
-    Damaged,
-    Record,
-    Store,
-    artifact_path,
-    predictions_path,
-    reason,
-)
+from src.store.artifacts import Damaged, Record
+from src.store.faults import reason
+from src.store.names import AUDIT, LATENCY, MEASURED, NO_NUMBER, artifact_path, predictions_path
+from src.store.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from src.data import dataset
 from src.settings.config import Config
 from src.settings.plain import plain
-from src.store.tracking import Record
+from src.store.artifacts import Record
 
 LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from src.measure.stats import Interval
 from src.results.report.numbers import interval, percent, points, size, three, times
-from src.store.tracking import Record, sha256
+from src.store.artifacts import Record, sha256
 
 HERE = Path(__file__).parent
 CHECKSUMS = "SHA256SUMS"
