@@ -19,7 +19,8 @@ from rich.table import Table
 
 from benchmarks.artifacts import CLASSES, SHAPES, artifacts
 from src.data import Split, in_memory, preprocess
-from src.measure.accuracy import _Model, predict
+from src.measure.accuracy import predict
+from src.measure.inference import Inference
 from src.settings.sections import Preprocess
 
 HOW = Preprocess()
@@ -80,7 +81,7 @@ def main(models: list[str], seconds: float) -> None:
     for model in models:
         for scheme, artifact in artifacts(model).items():
             # As many images as the ceiling would take a turn's share of the seconds for.
-            size = _Model(artifact, threads).batch_size()  # what `predict` chooses
+            size = Inference(artifact, threads).batch_size()  # what `predict` chooses
             rate = ceiling(artifact, 2 * size, threads, size)
             split = split_of(SHAPES[model], max(2, round(rate * seconds / TURNS / size)) * size)
             some = split_of(SHAPES[model], max(32, len(split) // 8))

@@ -21,7 +21,7 @@ from hydra import initialize_config_dir
 
 from src.cli.compose import CONF, composer
 from src.data import dataset
-from src.measure.accuracy import Predictions
+from src.measure.predictions import Predictions
 from src.results import compare
 from src.store.artifacts import sha256
 from src.store.names import AUDIT, CHECKPOINT, MEASURED, artifact_path, predictions_path

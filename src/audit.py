@@ -10,7 +10,9 @@ from rich.table import Table
 from src.cli import files as artifact_files
 from src.cli.files import add_row, say, table
 from src.console.terminal import Terminal, shown
-from src.measure.audit import COMPRESSORS, Audit, Tensor, audit
+from src.measure.audit import audit
+from src.measure.audit.compressors import COMPRESSORS
+from src.measure.audit.contents import Audit, Tensor
 from src.measure.tflite import Port, times
 from src.settings.check import UserError
 from src.settings.plain import plain

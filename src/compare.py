@@ -10,7 +10,7 @@ from rich.table import Table
 
 from src.cli import command
 from src.console.terminal import Terminal
-from src.measure.accuracy import Predictions
+from src.measure.predictions import Predictions
 from src.results import recorded
 from src.results.compare.across import Change, change, differing
 from src.results.report.numbers import interval, percent, points, size, times

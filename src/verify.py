@@ -17,7 +17,8 @@ from src.data import Dataset, load_data
 from src.machine import system as machine
 from src.measure import audit
 from src.measure import latency as benchmark
-from src.measure.accuracy import Predictions, predict
+from src.measure.accuracy import predict
+from src.measure.predictions import Predictions
 from src.measure.stats import Interval
 from src.results import compare, recorded, report
 from src.results.report.numbers import times

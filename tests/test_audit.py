@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from artifacts import PRUNED_SHARE, SCHEMES, Tiny
 
-from src.measure.audit import Asked, audit, differences, entropy_bits, gives_probabilities, left_in_float
+from src.measure.audit import audit
+from src.measure.audit.asked import Asked, differences, left_in_float
+from src.measure.audit.compressors import entropy_bits
+from src.measure.tflite import gives_probabilities
 from src.settings.check import UserError
 
 LAYERS = ("conv2d", "depthwise_conv2d", "conv2d_1", "dense", "dense_1")

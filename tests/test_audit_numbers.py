@@ -12,22 +12,12 @@ import numpy as np
 import pytest
 from foreign import G, Op, T, options, tflite
 
-from src.measure.audit import (
-    CHUNK,
-    COMPRESSORS,
-    Asked,
-    Audit,
-    Operator,
-    Tensor,
-    audit,
-    differences,
-    entropy_bits,
-    gives_probabilities,
-    gzip_bytes,
-    is_sparse_encoded,
-    layer_of,
-    left_in_float,
-)
+from src.measure.audit import audit
+from src.measure.audit.asked import Asked, differences, left_in_float
+from src.measure.audit.compressors import CHUNK, COMPRESSORS, entropy_bits, gzip_bytes
+from src.measure.audit.contents import Audit, Operator, Tensor
+from src.measure.audit.weights import layer_of
+from src.measure.tflite import gives_probabilities, is_sparse_encoded
 from src.settings.check import UserError
 
 Write = Callable[..., Path]

@@ -10,7 +10,8 @@ from ai_edge_litert.interpreter import Interpreter
 from artifacts import CLASSES, PREPROCESS, SCHEMES, SHAPE, Tiny
 
 from src.data import Split, in_memory, preprocess
-from src.measure.accuracy import Predictions, predict
+from src.measure.accuracy import predict
+from src.measure.predictions import Predictions
 from src.settings.check import UserError
 from src.settings.sections import Preprocess
 

@@ -12,7 +12,7 @@ from conftest import Place, default_composer
 from hydra import initialize_config_dir
 
 from src.cli.compose import CONF
-from src.measure.accuracy import Predictions
+from src.measure.predictions import Predictions
 from src.results import compare, report
 from src.results.compare.effects import interaction
 from src.results.report import figures

@@ -16,8 +16,9 @@ from conftest import Place, environment
 from src import pick
 from src.data import Dataset, in_memory, preprocess
 from src.measure import stats
-from src.measure.accuracy import NO_CLASS, Predictions, predict, without_number
+from src.measure.accuracy import predict
 from src.measure.latency import Latency
+from src.measure.predictions import NO_CLASS, Predictions, without_number
 from src.measure.stats import Interval
 from src.methods import train
 from src.results import compare, export, report, serving

@@ -24,6 +24,8 @@ Granularity = Literal["none", "per-tensor", "per-channel", "blockwise"]
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 IDENTIFIER = b"TFL3"  # at byte 4
+# Operators behind which the probabilities of a softmax are still each class's.
+SEEN_THROUGH = {"CAST", "DEQUANTIZE", "EXPAND_DIMS", "FAKE_QUANT", "QUANTIZE", "RESHAPE", "SQUEEZE"}
 # What bytes that mean something else raise in the generated readers, which check nothing themselves.
 BROKEN = (struct.error, IndexError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
 NO_FILES = (
@@ -142,6 +144,24 @@ def reading(path: Path) -> Iterator[Model]:
         raise UserError(f"{path}: not a whole TFLite model: it was cut short or altered") from error
 
 
+def gives_probabilities(path: Path) -> bool:
+    """Whether the first output comes from a softmax, seen through operators that only convert numbers."""
+    with reading(path) as model:
+        graph = model.graphs[0]
+        producers = {index: operation for operation in graph.operations for index in operation.outputs}
+        # Popped: in a broken file they may go round in circles.
+        operation = producers.pop(graph.outputs[0], None)
+        while operation is not None and operation.name in SEEN_THROUGH:
+            operation = producers.pop(operation.inputs[0], None)
+        return operation is not None and operation.name == "SOFTMAX"
+
+
+def is_sparse_encoded(path: Path) -> bool:
+    """Whether any tensor is stored sparsely: some such files crash the interpreter (LiteRT 2.3)."""
+    with reading(path) as model:
+        return any(tensor.Sparsity() is not None for tensor in model.graphs[0].tensors)
+
+
 def _mapped(path: Path) -> mmap.mmap | bytes:
     """The bytes of a file, read where they are looked at. The last view on them that goes unmaps the file."""
     try:
@@ -219,6 +239,15 @@ def _vector(table: Any, field: str, data: Any) -> list[Any]:
 def _ints(vector: Any) -> tuple[int, ...]:
     """Of what the schema's `AsNumpy` gives, which is 0 where the field is not there."""
     return () if isinstance(vector, int) else tuple(vector.tolist())
+
+
+def gather_axis(operation: Operation) -> int:
+    """Along which axis of its table a GATHER chooses. Raises `ValueError` where the file doesn't say."""
+    options, table = schema.GatherOptions(), operation.table.BuiltinOptions()
+    if table is None:
+        raise ValueError(f"{operation.name} has no options")
+    options.Init(table.Bytes, table.Pos)
+    return int(options.Axis())
 
 
 def text(name: bytes | None) -> str:

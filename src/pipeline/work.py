@@ -20,9 +20,12 @@ from src.console.progress import Progress, at
 from src.data import Dataset, dataset
 from src.machine import backend
 from src.machine import system as machine
-from src.measure import audit
 from src.measure import latency as benchmark
-from src.measure.accuracy import NO_CLASS, Predictions, class_name, predict, without_number
+from src.measure.accuracy import predict
+from src.measure.audit import audit
+from src.measure.audit.asked import Asked, differences
+from src.measure.predictions import NO_CLASS, Predictions, class_name, without_number
+from src.measure.tflite import gives_probabilities, is_sparse_encoded
 from src.methods.train import Task, Trained
 from src.results import serving
 from src.settings.check import Told
@@ -119,14 +122,14 @@ def _measured_artifact(work: Work) -> Trained:
     converted = work.step.function(work.step.settings, work.parent, _task(config))
     artifact.write_bytes(converted.content)
     at(f"{work.variant}: evaluate")
-    if audit.is_sparse_encoded(artifact) and (why := benchmark.why_it_cannot_run(artifact)):
+    if is_sparse_encoded(artifact) and (why := benchmark.why_it_cannot_run(artifact)):
         raise CannotRun(f"the artifact {why}")
     logits = _task(config).logits
     if logits is None:
-        logits = not audit.gives_probabilities(artifact)
+        logits = not gives_probabilities(artifact)
     with ThreadPoolExecutor(1) as aside:
         # gzip takes seconds on sparse float weights; zlib lets go of the GIL.
-        auditing = aside.submit(audit.audit, artifact, True, config.audit.compressors)
+        auditing = aside.submit(audit, artifact, True, config.audit.compressors)
         metrics, predicted = {}, {}
         for split_name, split in data.splits().items():
             predictions = predict(
@@ -156,7 +159,7 @@ def _measured_artifact(work: Work) -> Trained:
         log.warning("%s %s", work.variant, no_number)
     if drawing := found.random_operators:
         log.warning("%s: its predictions are random, since it draws with %s", work.variant, ", ".join(drawing))
-    asked = audit.Asked(converted.weights, converted.activations, work.sparsity)
+    asked = Asked(converted.weights, converted.activations, work.sparsity)
     (folder / PREPROCESSING).write_text(json.dumps(of_images, indent=1, ensure_ascii=False), encoding="utf-8")
     (folder / AUDIT).write_text(json.dumps(plain(found) | {"layers": plain(found.layers)}, indent=1), encoding="utf-8")
     beside = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != artifact]
@@ -164,7 +167,7 @@ def _measured_artifact(work: Work) -> Trained:
         metrics,
         tags={
             FILES: json.dumps({str(file.relative_to(folder)): sha256(file) for file in beside}),
-            "audit": " ".join([*work.notes, *audit.differences(found, asked)]) or "as asked for",
+            "audit": " ".join([*work.notes, *differences(found, asked)]) or "as asked for",
             "digest": sha256(artifact),
             "input_dtype": found.input_dtype,
             "output_dtype": found.output_dtype,

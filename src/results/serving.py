@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from src.data.decode import UnreadableError, decode, resize
-from src.measure.accuracy import _Model
+from src.measure.inference import Inference
 from src.settings.check import UserError, check
 from src.settings.sections import Preprocess
 
@@ -43,7 +43,7 @@ class Classifier:
         self.how = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         self.classes: list[str] = self.how["classes"]
         self.shape = tuple(self.how["image_shape"])
-        self.model = _Model(folder / MODEL, threads=1, logits=self.how["logits"])
+        self.model = Inference(folder / MODEL, threads=1, logits=self.how["logits"])
         self.encode = self.model.encoder(check(Preprocess, self.how["preprocess"], "preprocess"))
         self.one_at_a_time = threading.Lock()  # an interpreter is not for several threads
 

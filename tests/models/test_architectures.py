@@ -11,8 +11,9 @@ import pytest
 
 from src.data import Dataset, in_memory
 from src.machine import backend
-from src.measure import audit
 from src.measure.accuracy import predict
+from src.measure.audit import audit
+from src.measure.audit.asked import Asked, left_in_float
 from src.methods import convert, prune, train
 from src.methods.convert import FullInteger, Quantization
 from src.methods.train import Train
@@ -106,10 +107,10 @@ def test_all_twelve_variants_are_what_they_are_called_and_run(checkpoints: Check
             digests.add(hashlib.sha256(converted.content).hexdigest())
             file = checkpoints.folder / f"{name}-{scheme}.tflite"
             file.write_bytes(converted.content)
-            found = audit.audit(file)
-            asked = audit.Asked(converted.weights, converted.activations, pruned.metrics.get("sparsity", 0.0))
+            found = audit(file)
+            asked = Asked(converted.weights, converted.activations, pruned.metrics.get("sparsity", 0.0))
             # Dynamic range leaves kernels of less than 1024 weights in float.
-            assert scheme == "drq" or not audit.left_in_float(found, asked)
+            assert scheme == "drq" or not left_in_float(found, asked)
             integer = "int8" if scheme == "fiq" else "float32"
             assert (found.input_dtype, found.output_dtype) == (integer, integer)
             assert found.sparsity > asked.sparsity - 0.005

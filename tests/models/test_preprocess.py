@@ -7,7 +7,8 @@ import pytest
 
 from src.data import Dataset, in_memory, preprocess
 from src.machine import backend
-from src.measure.accuracy import _Model, predict
+from src.measure.accuracy import predict
+from src.measure.inference import Inference
 from src.methods import convert, train
 from src.methods.convert import FullInteger, Quantization
 from src.settings.sections import Augment, Preprocess
@@ -52,10 +53,10 @@ def test_evaluation_encodes_as_training_does(scheme, order: str, checkpoint: Pat
     task = train.Task(Dataset(split, split, split, tuple("abc"), (6, 5, 3), ""), how, Augment(), 0)
     settings = FullInteger() if scheme is convert.full_integer else Quantization()
     (file := tmp_path / "model.tflite").write_bytes(scheme(settings, checkpoint, task).content)
-    model = _Model(file, 1)
+    model = Inference(file, 1)
     expected = preprocess(pixels(), how)
     if scheme is convert.full_integer:
-        scale, zero = model.input["quantization"]
+        scale, zero = model.input.scale, model.input.zero_point
         expected = np.clip(np.rint(expected / np.float32(scale)) + zero, -128, 127).astype(np.int8)
     np.testing.assert_array_equal(model.encoder(how)(pixels()), expected)
     if scheme is convert.float32:

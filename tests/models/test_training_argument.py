@@ -13,8 +13,9 @@ from test_architectures import SCHEMES
 from test_architectures import task as tiny_task
 
 from src.machine import backend
-from src.measure import audit
 from src.measure.accuracy import predict
+from src.measure.audit import audit
+from src.measure.audit.asked import Asked, differences
 from src.methods import convert, prune, train
 from src.methods.convert import Quantization
 from src.models import saved
@@ -115,9 +116,9 @@ def test_dropout_that_stays_on_is_trained_pruned_and_converted_in_every_scheme_a
             converted = function(settings, tmp_path / f"{checkpoint}.h5", task)
             assert converted.content == function(settings, tmp_path / f"{checkpoint}.h5", task).content
             (file := tmp_path / "model.tflite").write_bytes(converted.content)
-            found = audit.audit(file)
+            found = audit(file)
             assert found.random_operators == ["RANDOM_UNIFORM"]
-            said = audit.differences(found, audit.Asked(converted.weights, converted.activations, 0.0))
+            said = differences(found, Asked(converted.weights, converted.activations, 0.0))
             assert "Its predictions are random: it draws random numbers in every inference (RANDOM_UNIFORM)." in said
             first, second = (predict(file, task.dataset.test, task.preprocess, threads=1) for _ in range(2))
             np.testing.assert_array_equal(first.confidence, second.confidence, "evaluated again, it says the same")
@@ -130,4 +131,4 @@ def test_layers_that_are_off_in_inference_leave_no_random_operator(tmp_path: Pat
     (file := tmp_path / "model.tflite").write_bytes(
         convert.float32(Quantization(), tmp_path / "model.h5", tiny_task((8, 8, 3))).content
     )
-    assert audit.audit(file).random_operators == []
+    assert audit(file).random_operators == []

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from src.machine import system as machine
 from src.measure import stats
 from src.measure.latency.workload import Input, Workload, workload
 from src.measure.stats import Interval
+from src.measure.targets.litert import CPU
 from src.settings.check import UserError
 from src.settings.sections import Benchmark
 
@@ -204,7 +204,7 @@ def measure(
             hostname=platform.node(),
             cpu=machine.cpu_model(),
             cores=os.cpu_count() or 1,
-            runtime=f"LiteRT {version('ai-edge-litert')}",
+            runtime=CPU.runtime(),
             load_before=load_before,
             load_during=_mean([a["load_average"] for a in answers]) if answers else load_before,
             others_cores=_others_cores(others, done - started),
@@ -531,7 +531,7 @@ def _ask(action: str, patience_seconds: float, **request: Any) -> dict[str, Any]
     """The answer of a fresh child process; {"error": reason} if it crashed or could not do what it was asked, and
     "hangs" as well if it gave no answer."""
     # -P: beside the child lie modules that are none of its business.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("child.py"))]
+    command = [sys.executable, "-P", str(CPU.child)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         answer, errors = process.communicate(json.dumps(request | {"action": action}).encode(), patience_seconds)

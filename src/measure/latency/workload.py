@@ -6,10 +6,8 @@ Read from the flatbuffer, so that what can't be measured as it stands is said be
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from src.console.terminal import shown
 from src.measure import tflite
@@ -177,7 +175,7 @@ def _chosen_from(graph: Graph, operation: Operation, position: int) -> int | Non
         case ("EMBEDDING_LOOKUP" | "EMBEDDING_LOOKUP_SPARSE", 0):
             table, axes = operation.inputs[-1], slice(0, 1)
         case "GATHER", 1:
-            table, axis = operation.inputs[0], _options(operation, schema.GatherOptions).Axis()
+            table, axis = operation.inputs[0], tflite.gather_axis(operation)
             axes = slice(axis, axis + 1 or None)
         case "GATHER_ND", 1:
             along = tflite.shape(graph.tensor(operation.inputs[1]))
@@ -185,14 +183,6 @@ def _chosen_from(graph: Graph, operation: Operation, position: int) -> int | Non
         case _:
             return None
     return min((n for n in tflite.shape(graph.tensor(table))[axes] if n > 0), default=None)
-
-
-def _options(operation: Operation, kind: Any) -> Any:
-    options, table = kind(), operation.table.BuiltinOptions()
-    if table is None:
-        raise ValueError(f"{operation.name} has no options")
-    options.Init(table.Bytes, table.Pos)
-    return options
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -16,8 +16,8 @@ from src.data import UNREADABLE, dataset
 from src.machine import locks
 from src.measure import latency as benchmark
 from src.measure import stats
-from src.measure.accuracy import Predictions
-from src.measure.audit import Layer
+from src.measure.audit.contents import Layer
+from src.measure.predictions import Predictions
 from src.results import report
 from src.results.compare import conditions
 from src.results.compare.effects import damaged, effects

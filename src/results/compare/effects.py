@@ -6,7 +6,7 @@ import numpy as np
 
 from src.data import Dataset
 from src.measure import stats
-from src.measure.accuracy import Predictions, class_name
+from src.measure.predictions import Predictions, class_name
 from src.measure.stats import Interval
 from src.results.report import Damaged, Effect
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from src.measure import stats
-from src.measure.audit import Layer
+from src.measure.audit.contents import Layer
 from src.measure.latency import Report as LatencyReport
 from src.measure.stats import Interval, PairedDrop, Verdict
 from src.settings.sections import Compare
