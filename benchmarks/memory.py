@@ -136,6 +136,7 @@ def stages_peak_memory(images: Path, cache: str, trained: int, evaluated: int | 
     from src.measure.accuracy import predict
     from src.methods import convert, train
     from src.methods.convert import Quantization
+    from src.methods.task import Task
     from src.methods.train import Train
     from src.models.mobilenet_v2 import MobileNetV2, build
     from src.settings.sections import Augment
@@ -145,7 +146,7 @@ def stages_peak_memory(images: Path, cache: str, trained: int, evaluated: int | 
     backend.prepare()
     model = MobileNetV2(alpha=0.35)
     some = replace(data, train=_first(data.train, trained), validation=_first(data.validation, trained // 10))
-    task = train.Task(some, model.preprocess, Augment(), seed=0)
+    task = Task(some, model.preprocess, Augment(), seed=0)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, artifact = Path(folder, "model.h5"), Path(folder, "model.tflite")
         config = Train(epochs=1, batch_size=BATCH, learning_rate=0.001)

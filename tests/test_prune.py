@@ -9,7 +9,9 @@ import pytest
 
 from src.data import Dataset, in_memory
 from src.machine import backend
-from src.methods import prune, train
+from src.methods import prune
+from src.methods.task import Task, Trained
+from src.models.checkpoint import restore, save
 from src.settings.check import UserError
 from src.settings.config import Layers, MagnitudePruning
 from src.settings.sections import Augment, Preprocess
@@ -31,12 +33,12 @@ CONSTANT = replace(PRUNING, schedule="constant")
 
 
 @pytest.fixture(scope="module")
-def task() -> train.Task:
+def task() -> Task:
     backend.prepare()
     rng, labels = np.random.default_rng(0), np.arange(48) % 3
     images = rng.integers(0, 100, (48, 8, 8, 1)) + 60 * labels[:, None, None, None]
     split = in_memory(images.astype(np.uint8), labels, [str(i) for i in range(48)])
-    return train.Task(Dataset(split, split, split, tuple("abc"), (8, 8, 1), ""), Preprocess(), Augment(), 0)
+    return Task(Dataset(split, split, split, tuple("abc"), (8, 8, 1), ""), Preprocess(), Augment(), 0)
 
 
 def model() -> Any:
@@ -60,10 +62,10 @@ def made_sparse(layer: Any, share: float) -> np.ndarray:
     return zeros
 
 
-def pruned(prepared: Any, how: MagnitudePruning, task: train.Task, folder: Path) -> tuple[Any, train.Trained]:
-    train.save(prepared, folder / "parent.h5")
+def pruned(prepared: Any, how: MagnitudePruning, task: Task, folder: Path) -> tuple[Any, Trained]:
+    save(prepared, folder / "parent.h5")
     trained = prune.magnitude(how, folder / "parent.h5", task, folder / "pruned.h5")
-    return train.restore(folder / "pruned.h5"), trained
+    return restore(folder / "pruned.h5"), trained
 
 
 def zeros_of(layer: Any) -> np.ndarray:
@@ -72,7 +74,7 @@ def zeros_of(layer: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("how", [PRUNING, TO_80, CONSTANT], ids=["from none", "from half", "constant"])
 def test_what_was_sparser_before_keeps_its_zeros_and_is_named(
-    how: MagnitudePruning, task: train.Task, tmp_path: Path
+    how: MagnitudePruning, task: Task, tmp_path: Path
 ) -> None:
     before = model()
     earlier = made_sparse(before.get_layer("conv"), 0.9)
@@ -89,7 +91,7 @@ def test_what_was_sparser_before_keeps_its_zeros_and_is_named(
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
-def test_zeros_of_before_count_among_those_asked_for(share: float, task: train.Task, tmp_path: Path) -> None:
+def test_zeros_of_before_count_among_those_asked_for(share: float, task: Task, tmp_path: Path) -> None:
     before = model()
     earlier = made_sparse(before.get_layer("conv"), share)
     after, trained = pruned(before, PRUNING, task, tmp_path)
@@ -99,7 +101,7 @@ def test_zeros_of_before_count_among_those_asked_for(share: float, task: train.T
     assert trained.tags["sparser"] == "none"
 
 
-def test_a_layer_of_zeros_stays_one(task: train.Task, tmp_path: Path) -> None:
+def test_a_layer_of_zeros_stays_one(task: Task, tmp_path: Path) -> None:
     before = model()
     made_sparse(before.get_layer("conv"), 1)
     after, trained = pruned(before, PRUNING, task, tmp_path)
@@ -107,9 +109,7 @@ def test_a_layer_of_zeros_stays_one(task: train.Task, tmp_path: Path) -> None:
     assert trained.tags["sparser"] == "conv 1.0000"
 
 
-def test_a_frozen_layer_is_pruned_and_named_and_its_equal_values_are_no_hindrance(
-    task: train.Task, tmp_path: Path
-) -> None:
+def test_a_frozen_layer_is_pruned_and_named_and_its_equal_values_are_no_hindrance(task: Task, tmp_path: Path) -> None:
     before = model()
     before.get_layer("blur").trainable = False
     after, trained = pruned(before, PRUNING, task, tmp_path)

@@ -14,8 +14,10 @@ from src.data.digits import Digits
 from src.machine import backend
 from src.methods import convert, prune, train
 from src.methods.convert import FullInteger, Quantization
+from src.methods.task import Task
 from src.methods.train import Train
 from src.models import Architecture, small_cnn, vgg26m
+from src.models.checkpoint import restore
 from src.settings.check import UserError, check
 from src.settings.config import Layers, MagnitudePruning
 from src.settings.sections import Augment, Preprocess
@@ -36,12 +38,12 @@ PRUNING = MagnitudePruning(
 
 
 @pytest.fixture(scope="module")
-def task() -> train.Task:
-    return train.Task(digits.load(Digits()), Preprocess(), Augment(), 0)
+def task() -> Task:
+    return Task(digits.load(Digits()), Preprocess(), Augment(), 0)
 
 
 @pytest.fixture(scope="module")
-def trained(task: train.Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     backend.prepare()
     checkpoint = tmp_path_factory.mktemp("train") / "model.h5"
     shape, classes = task.dataset.shape, len(task.dataset.classes)
@@ -54,9 +56,7 @@ def trained(task: train.Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint
 
 
-def test_pruning_twice_changes_neither_the_parent_nor_the_first(
-    task: train.Task, trained: Path, tmp_path: Path
-) -> None:
+def test_pruning_twice_changes_neither_the_parent_nor_the_first(task: Task, trained: Path, tmp_path: Path) -> None:
     p1, p2 = tmp_path / "p1.h5", tmp_path / "p2.h5"
     dense = sha256(trained), convert.float32(Quantization(), trained, task)
     prune.magnitude(PRUNING, trained, task, p1)
@@ -68,7 +68,7 @@ def test_pruning_twice_changes_neither_the_parent_nor_the_first(
 
 
 def test_a_stage_leaves_the_same_bytes_whatever_its_process_has_done_before(
-    task: train.Task, trained: Path, tmp_path: Path
+    task: Task, trained: Path, tmp_path: Path
 ) -> None:
     again = [tmp_path / f"{i}.h5" for i in range(2)]
     for checkpoint in again:
@@ -78,11 +78,11 @@ def test_a_stage_leaves_the_same_bytes_whatever_its_process_has_done_before(
 
 @pytest.mark.parametrize(("schedule", "end"), [("polynomial", 0.6), ("polynomial", 1.0), ("constant", 0.6)])
 def test_every_pruned_layer_has_the_final_sparsity_and_no_other_has_zeros(
-    schedule: str, end: float, task: train.Task, trained: Path, tmp_path: Path
+    schedule: str, end: float, task: Task, trained: Path, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "pruned.h5"
     prune.magnitude(replace(PRUNING, schedule=schedule, end=end, final_sparsity=0.7), trained, task, checkpoint)
-    model = train.restore(checkpoint)
+    model = restore(checkpoint)
     zeros = {layer.name: float((layer.kernel.numpy() == 0).mean()) for layer in model.layers if layer.weights}
     pruned = {name: share for name, share in zeros.items() if name in ("conv2", "conv3", "dense1")}
     assert pruned == {name: pytest.approx(0.7, abs=1e-3) for name in pruned}
@@ -104,7 +104,7 @@ def test_the_mask_is_the_one_of_tfmot() -> None:
         np.testing.assert_array_equal(prune.mask(weights.numpy(), sparsity), theirs)
 
 
-def test_a_training_that_diverges_is_no_result(task: train.Task, tmp_path: Path) -> None:
+def test_a_training_that_diverges_is_no_result(task: Task, tmp_path: Path) -> None:
     shape, classes = task.dataset.shape, len(task.dataset.classes)
     wild = Train(epochs=2, batch_size=64, learning_rate=1e30)
     with pytest.raises(UserError, match="diverged: the loss of epoch 1 is not finite"):
@@ -112,7 +112,7 @@ def test_a_training_that_diverges_is_no_result(task: train.Task, tmp_path: Path)
     assert not (tmp_path / "model.h5").exists()
 
 
-def test_a_policy_that_takes_no_layer_is_refused(task: train.Task, trained: Path, tmp_path: Path) -> None:
+def test_a_policy_that_takes_no_layer_is_refused(task: Task, trained: Path, tmp_path: Path) -> None:
     nothing = replace(PRUNING, layers=Layers(types=("Dense",), pattern="x"))
     with pytest.raises(UserError, match="takes none of the layers conv1, conv2"):
         prune.magnitude(nothing, trained, task, tmp_path / "none.h5")
@@ -140,7 +140,7 @@ def test_architectures_adapt_to_images_and_classes(build, shape: tuple[int, int,
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_full_integer_takes_and_gives_int8(task: train.Task, trained: Path) -> None:
+def test_full_integer_takes_and_gives_int8(task: Task, trained: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     few = convert.full_integer(FullInteger(representative_images=5), trained, task)

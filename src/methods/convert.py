@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass as schema
 
 from src.data import preprocess
 from src.machine.backend import quiet
-from src.methods.train import Task, restore
+from src.methods.task import Task
+from src.models.checkpoint import restore
 from src.settings.check import STRICT, Count
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.methods.train import Task, Trained, optimise, restore, save
+from src.methods.task import Task, Trained
+from src.methods.train import optimise
+from src.models.checkpoint import restore, save
 from src.settings.check import UserError
 from src.settings.config import Layers, MagnitudePruning
 

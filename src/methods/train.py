@@ -2,9 +2,7 @@
 
 import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,8 +10,10 @@ import numpy as np
 from pydantic.dataclasses import dataclass as schema
 
 from src.console.progress import Progress
-from src.data import Dataset, Split, preprocess
+from src.data import Split, preprocess
 from src.methods import gradients
+from src.methods.task import Task, Trained
+from src.models.checkpoint import save
 from src.models.head import check_classes, gives_logits
 from src.settings.check import STRICT, Count, Positive, UserError
 from src.settings.sections import Augment, Preprocess
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     import tf_keras
 
 log = logging.getLogger(__name__)
-
-# How tf_keras 2.21 writes a function of the user's, such as an activation, to HDF5, where it reads a name only.
-FUNCTION = r'{"module": "builtins", "class_name": "function", "config": ("\w+"), "registered_name": "function"}'
 
 
 @schema(frozen=True, config=STRICT)
@@ -47,28 +44,6 @@ class Train:
     batch_size: Count
     learning_rate: Positive
     jit_compile: bool = False
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every stage of one variant is given: the images, and how they enter a model."""
-
-    dataset: Dataset
-    preprocess: Preprocess
-    augment: Augment
-    seed: int
-    logits: bool | None = None  # what the model gives; None finds out from its last layer
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a stage leaves beside its checkpoint: final metrics, one dict of metrics per epoch, tags, and notes. Notes
-    are sentences for everyone who sees a variant that is made from this checkpoint."""
-
-    metrics: dict[str, float]
-    history: tuple[dict[str, float], ...] = ()
-    tags: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
@@ -203,36 +178,6 @@ def accuracy(predict: Callable[[np.ndarray], Any], split: Split, how: Preprocess
         scores = predict(preprocess(padded, how)).numpy()[: len(images)]
         correct += int(((scores.argmax(-1) == labels) & np.isfinite(scores.max(-1))).sum())
     return correct / len(split)
-
-
-def save(model: "tf_keras.Model", checkpoint: Path) -> None:
-    """Writes the model without its optimizer, as HDF5: Keras 2 reads it back in every process."""
-    for layer in model.layers:
-        names: set[str] = set()
-        for i, weight in enumerate(layer.weights):
-            # Layers of one name in models nested in one: tf_keras 2.21 would write both to one place, and fail.
-            if weight.name in names:
-                weight._handle_name = f"{i}/{weight.name}"
-            names.add(weight.name)
-    with warnings.catch_warnings():
-        # Keras's own format stamps the time of saving into the file; HDF5 is the same to the byte for the same model.
-        warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
-        model.save(checkpoint, save_format="h5", include_optimizer=False)
-
-
-def restore(checkpoint: Path) -> "tf_keras.Model":
-    """A new, uncompiled model from a checkpoint. Changes to it reach no other model."""
-    import h5py
-    import tf_keras
-
-    with h5py.File(checkpoint, "r") as file:
-        config = file.attrs["model_config"]
-    named = re.sub(FUNCTION, r"\1", config)
-    if named == config:
-        return tf_keras.models.load_model(checkpoint, compile=False)
-    model = tf_keras.models.model_from_json(named)
-    model.load_weights(checkpoint)
-    return model
 
 
 def augmented(images: np.ndarray, how: Augment, rng: np.random.Generator) -> np.ndarray:

@@ -16,8 +16,8 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
 from src.machine.backend import quiet
-from src.methods.train import restore
 from src.models import Architecture, formats, keras3
+from src.models.checkpoint import restore
 from src.models.formats import FORMATS
 from src.models.head import check_classes, gives_logits
 from src.settings.check import STRICT, UserError

@@ -26,7 +26,7 @@ from src.measure.audit import audit
 from src.measure.audit.asked import Asked, differences
 from src.measure.predictions import NO_CLASS, Predictions, class_name, without_number
 from src.measure.tflite import gives_probabilities, is_sparse_encoded
-from src.methods.train import Task, Trained
+from src.methods.task import Task, Trained
 from src.results import serving
 from src.settings.check import Told
 from src.settings.config import Config, Step

@@ -16,9 +16,11 @@ from src.measure.audit import audit
 from src.measure.audit.asked import Asked, left_in_float
 from src.methods import convert, prune, train
 from src.methods.convert import FullInteger, Quantization
+from src.methods.task import Task, Trained
 from src.methods.train import Train
 from src.models import Architecture, ds_cnn, efficientnet_b0, mobilenet_v2, resnet8, small_cnn, vgg26m
 from src.models.applications import Application, with_new_top
+from src.models.checkpoint import restore, save
 from src.models.mobilenet_v2 import MobileNetV2
 from src.settings.check import UserError
 from src.settings.config import Layers, MagnitudePruning
@@ -64,7 +66,7 @@ def narrow_efficientnet(shape: tuple[int, int, int], classes: int):
     )
 
 
-def task(shape: tuple[int, int, int] = SHAPE) -> train.Task:
+def task(shape: tuple[int, int, int] = SHAPE) -> Task:
     rng = np.random.default_rng(0)
 
     def split(n: int) -> tuple:
@@ -73,15 +75,15 @@ def task(shape: tuple[int, int, int] = SHAPE) -> train.Task:
         return in_memory(images.astype(np.uint8), labels, [str(i) for i in range(n)])
 
     data = Dataset(split(48), split(12), split(12), tuple("abc"), shape, "")
-    return train.Task(data, Preprocess(mean=(0.5,), std=(0.5,)), Augment(), 0)
+    return Task(data, Preprocess(mean=(0.5,), std=(0.5,)), Augment(), 0)
 
 
 @dataclass
 class Checkpoints:
     folder: Path
-    dense: train.Trained
-    p1: train.Trained
-    p2: train.Trained
+    dense: Trained
+    p1: Trained
+    p2: Trained
 
 
 @pytest.fixture(scope="module", params=list(BUILDS))
@@ -101,7 +103,7 @@ def checkpoints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def test_all_twelve_variants_are_what_they_are_called_and_run(checkpoints: Checkpoints) -> None:
     digests = set()
     for name, pruned in {"none": checkpoints.dense, "p1": checkpoints.p1, "p2": checkpoints.p2}.items():
-        model = train.restore(checkpoints.folder / f"{name}.h5")
+        model = restore(checkpoints.folder / f"{name}.h5")
         for scheme, (function, settings) in SCHEMES.items():
             converted = function(settings, checkpoints.folder / f"{name}.h5", task())
             digests.add(hashlib.sha256(converted.content).hexdigest())
@@ -124,7 +126,7 @@ def test_all_twelve_variants_are_what_they_are_called_and_run(checkpoints: Check
 
 def test_what_is_pruned_reaches_its_sparsity_and_the_rest_is_named(checkpoints: Checkpoints) -> None:
     for name, pruned, share in (("p1", checkpoints.p1, 0.5), ("p2", checkpoints.p2, 0.8)):
-        model = train.restore(checkpoints.folder / f"{name}.h5")
+        model = restore(checkpoints.folder / f"{name}.h5")
         layers = tuple(pruned.tags["pruned"].split(", "))
         # A kernel of n weights can only have a whole number of zeros.
         assert prune.sparsity(model, layers) == {
@@ -135,7 +137,7 @@ def test_what_is_pruned_reaches_its_sparsity_and_the_rest_is_named(checkpoints: 
 
 
 def test_batch_norm_statistics_follow_the_fine_tuning(checkpoints: Checkpoints) -> None:
-    dense, pruned = (train.restore(checkpoints.folder / f"{name}.h5") for name in ("none", "p1"))
+    dense, pruned = (restore(checkpoints.folder / f"{name}.h5") for name in ("none", "p1"))
     for layer in pruned.layers:
         if type(layer).__name__ == "BatchNormalization":
             before = dense.get_layer(layer.name).moving_mean.numpy()
@@ -148,7 +150,7 @@ def test_a_model_is_the_same_to_the_byte_whatever_its_process_has_built_before(n
 
     def artifact(file: Path) -> tuple[bytes, bytes]:
         tf_keras.utils.set_random_seed(0)
-        train.save(BUILDS[name](SHAPE, CLASSES), file)
+        save(BUILDS[name](SHAPE, CLASSES), file)
         return file.read_bytes(), convert.float32(Quantization(), file, task()).content
 
     backend.prepare()

@@ -9,8 +9,10 @@ from src.data import Dataset, in_memory, preprocess
 from src.machine import backend
 from src.measure.accuracy import predict
 from src.measure.inference import Inference
-from src.methods import convert, train
+from src.methods import convert
 from src.methods.convert import FullInteger, Quantization
+from src.methods.task import Task
+from src.models.checkpoint import restore, save
 from src.settings.sections import Augment, Preprocess
 
 CAFFE = Preprocess(channel_order="bgr", rescale=1.0, mean=(103.939, 116.779, 123.68), std=(1.0, 2.0, 3.0))
@@ -41,7 +43,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             layers.Dense(3, name="classifier"),
         ]
     )
-    train.save(model, file := tmp_path_factory.mktemp("model") / "model.h5")
+    save(model, file := tmp_path_factory.mktemp("model") / "model.h5")
     return file
 
 
@@ -50,7 +52,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_evaluation_encodes_as_training_does(scheme, order: str, checkpoint: Path, tmp_path: Path) -> None:
     how = Preprocess(channel_order=order, rescale=1 / 255, mean=(0.1, 0.4, 0.5), std=(0.2, 0.3, 0.5))
     split = in_memory(pixels(), np.arange(8) % 3, [str(i) for i in range(8)])
-    task = train.Task(Dataset(split, split, split, tuple("abc"), (6, 5, 3), ""), how, Augment(), 0)
+    task = Task(Dataset(split, split, split, tuple("abc"), (6, 5, 3), ""), how, Augment(), 0)
     settings = FullInteger() if scheme is convert.full_integer else Quantization()
     (file := tmp_path / "model.tflite").write_bytes(scheme(settings, checkpoint, task).content)
     model = Inference(file, 1)
@@ -60,5 +62,5 @@ def test_evaluation_encodes_as_training_does(scheme, order: str, checkpoint: Pat
         expected = np.clip(np.rint(expected / np.float32(scale)) + zero, -128, 127).astype(np.int8)
     np.testing.assert_array_equal(model.encoder(how)(pixels()), expected)
     if scheme is convert.float32:
-        scores = train.restore(checkpoint)(preprocess(pixels(), how)).numpy()
+        scores = restore(checkpoint)(preprocess(pixels(), how)).numpy()
         np.testing.assert_array_equal(predict(file, split, how, 1).predicted, scores.argmax(axis=1))

@@ -13,8 +13,8 @@ from PIL import Image
 
 from src.data import preprocess
 from src.machine import backend
-from src.methods import prune, train
-from src.models import saved
+from src.methods import prune
+from src.models import checkpoint, saved
 from src.models.head import gives_logits
 from src.models.saved import Saved
 from src.settings.check import UserError
@@ -147,8 +147,8 @@ def test_every_format_gives_the_scores_that_keras_gave(
     backend.prepare()
     images, scores = bare.scores()
     model = saved.build(Saved(path=str(bare.place.folder / name), preprocess=OWN), (8, 8, 3), 10)
-    train.save(model, tmp_path / "model.h5")
-    model = train.restore(tmp_path / "model.h5")
+    checkpoint.save(model, tmp_path / "model.h5")
+    model = checkpoint.restore(tmp_path / "model.h5")
     np.testing.assert_allclose(model(preprocess(images, OWN)).numpy(), scores, atol=1e-4)
     assert gives_logits(model)
     policy = prune.Layers(types=("Conv2D", "SeparableConv2D", "Dense"), spare_first_convolution=False)
@@ -211,8 +211,8 @@ def test_any_kind_of_input_becomes_float_images_of_the_data(kind: str, tmp_path:
     fitted = saved.build(
         Saved(path=save(model, tmp_path / "own.keras"), preprocess=Preprocess(rescale=1)), (8, 8, 1), 3
     )
-    train.save(fitted, tmp_path / "model.h5")
-    fitted = train.restore(tmp_path / "model.h5")
+    checkpoint.save(fitted, tmp_path / "model.h5")
+    fitted = checkpoint.restore(tmp_path / "model.h5")
     assert (fitted.input_shape, fitted.input.dtype) == ((None, 8, 8, 1), "float32")
     own = {"gray": IMAGES[..., 0], "flat": IMAGES.reshape(4, 64), "uint8": IMAGES}.get(kind, IMAGES)
     expected = model(own if kind == "uint8" else own.astype(np.float32)).numpy()
@@ -338,8 +338,8 @@ def test_custom_objects_come_by_their_import_path(name: str, tmp_path: Path, mon
     objects = (f"{module}.Doubled", f"{module}.steep")
     with backend.custom_objects(objects):
         fitted = saved.build(Saved(path=path, custom_objects=objects), (8, 8, 1), 3)
-        train.save(fitted, tmp_path / "model.h5")
-        fitted = train.restore(tmp_path / "model.h5")
+        checkpoint.save(fitted, tmp_path / "model.h5")
+        fitted = checkpoint.restore(tmp_path / "model.h5")
     images = IMAGES.astype(np.float32)
     np.testing.assert_allclose(fitted(images).numpy(), model(images).numpy(), rtol=1e-5)
     with pytest.raises(UserError, match=r"model\.custom_objects: no\.such\.Layer can't be imported"):
@@ -380,11 +380,11 @@ def of_keras_3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def training(path: Path, checkpoint: Path) -> list[str]:
+def training(path: Path, file: Path) -> list[str]:
     """The layers with weights that train, in the model of a file and in the checkpoint that it becomes."""
     model = saved.build(Saved(path=str(path)), (8, 8, 1), 3)
-    train.save(model, checkpoint)
-    found = [sorted({w.name.split("/")[-2] for w in m.trainable_weights}) for m in (model, train.restore(checkpoint))]
+    checkpoint.save(model, file)
+    found = [sorted({w.name.split("/")[-2] for w in m.trainable_weights}) for m in (model, checkpoint.restore(file))]
     assert found[0] == found[1]
     return found[0]
 

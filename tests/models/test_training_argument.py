@@ -19,6 +19,7 @@ from src.measure.audit.asked import Asked, differences
 from src.methods import convert, prune, train
 from src.methods.convert import Quantization
 from src.models import saved
+from src.models.checkpoint import restore, save
 from src.models.saved import Saved
 from src.settings.config import MagnitudePruning
 
@@ -94,8 +95,8 @@ def test_keras_2_stores_what_was_passed_and_nothing_else(name: str, tmp_path: Pa
     for original, random_in_inference in zip(keras2_model(), (False, True), strict=True):
         original.save(tmp_path / name)
         model = built(tmp_path / name)
-        train.save(model, tmp_path / "checkpoint.h5")
-        for each in (model, train.restore(tmp_path / "checkpoint.h5")):
+        save(model, tmp_path / "checkpoint.h5")
+        for each in (model, restore(tmp_path / "checkpoint.h5")):
             assert not np.array_equal(*twice(each, images, training=True))
             assert np.array_equal(*twice(each, images, training=False)) != random_in_inference
 
@@ -127,7 +128,7 @@ def test_dropout_that_stays_on_is_trained_pruned_and_converted_in_every_scheme_a
 def test_layers_that_are_off_in_inference_leave_no_random_operator(tmp_path: Path) -> None:
     backend.prepare()
     quiet, _ = keras2_model()
-    train.save(quiet, tmp_path / "model.h5")
+    save(quiet, tmp_path / "model.h5")
     (file := tmp_path / "model.tflite").write_bytes(
         convert.float32(Quantization(), tmp_path / "model.h5", tiny_task((8, 8, 3))).content
     )

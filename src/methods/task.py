@@ -1,0 +1,28 @@
+"""What every method is given beside its settings and its parent, and what it leaves beside its checkpoint."""
+
+from dataclasses import dataclass, field
+
+from src.data import Dataset
+from src.settings.sections import Augment, Preprocess
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every stage of one variant is given: the images, and how they enter a model."""
+
+    dataset: Dataset
+    preprocess: Preprocess
+    augment: Augment
+    seed: int
+    logits: bool | None = None  # what the model gives; None finds out from its last layer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage leaves beside its checkpoint: final metrics, one dict of metrics per epoch, tags, and notes. Notes
+    are sentences for everyone who sees a variant that is made from this checkpoint."""
+
+    metrics: dict[str, float]
+    history: tuple[dict[str, float], ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
