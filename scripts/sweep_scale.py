@@ -23,6 +23,7 @@ from src.cli.compose import CONF, composer
 from src.data import dataset
 from src.measure.predictions import Predictions
 from src.results import compare
+from src.run import run
 from src.store.artifacts import sha256
 from src.store.names import AUDIT, CHECKPOINT, MEASURED, artifact_path, predictions_path
 from src.store.store import Store
@@ -40,7 +41,7 @@ open(sys.argv[1], "wb").write(converter.convert())
 """
 
 
-def recorded(tiny: Path, spent: dict[str, float]) -> sweep.Launch:
+def recorded(tiny: Path, spent: dict[str, float]) -> sweep.Launcher:
     """Records each job as a real one would, without doing it."""
     rng = np.random.default_rng(0)
 
@@ -77,7 +78,7 @@ def recorded(tiny: Path, spent: dict[str, float]) -> sweep.Launch:
         spent["tracking"] += time.perf_counter() - started
         return outcomes
 
-    return launch
+    return sweep.Launcher(launch)
 
 
 def measure(models: int, tiny: Path) -> dict[str, float]:
@@ -114,12 +115,10 @@ def measure(models: int, tiny: Path) -> dict[str, float]:
         chdir(folder),
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
-        sweep.run(
+        run(
             [[*o, *settings] for o in overrides],
             composer(hydra_compose("config", return_hydra_config=True)),
             recorded(tiny, spent),
-            command="scale",
-            here=False,
         )
     spent["closing"] -= spent["latency (its own budget)"]
     return spent

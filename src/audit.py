@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src.cli import files as artifact_files
+from src.cli import frame
 from src.cli.files import add_row, say, table
 from src.console.terminal import Terminal, shown
 from src.measure.audit import audit
@@ -55,7 +56,7 @@ WORDS = {
 
 
 def main() -> None:
-    artifact_files.main(USAGE.rstrip(), run)
+    frame.main(USAGE.rstrip, run)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from src.cli import files as artifact_files
+from src.cli import frame
 from src.cli.files import add_row, say, table
 from src.console.terminal import Terminal, shown
 from src.measure.latency import CONTROL, LEAST_INSTANCES, LEAST_ROUNDS, Latency, Report, measure
@@ -58,7 +59,7 @@ SETTINGS = {
 
 
 def main() -> None:
-    artifact_files.main(USAGE + "\n".join(settings()), run)
+    frame.main(lambda: USAGE + "\n".join(settings()), run)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
-from src.cli import command
+from src.cli import command, frame
 from src.machine import system as machine
 from src.measure.stats import Interval
 from src.results import recorded, serving
@@ -157,12 +157,12 @@ def pick(wanted: Settings) -> None:
     sweep = recorded.find_sweep(store, wanted.sweep, wanted.partial, module="src.pick")
     found = candidates(sweep.variants, wanted)
     if not found:
-        raise command.Refused(f"{sweep.run.name} has nothing but the dense baseline")
+        raise frame.Refused(f"{sweep.run.name} has nothing but the dense baseline")
     for line in _why_not(found, wanted):
         print(line)
     chosen = found[0]
     if chosen.refused:
-        raise command.Refused(
+        raise frame.Refused(
             f"none of {len(found)} qualifies; nearest is {chosen.label}: {'; '.join(chosen.refused)}\n"
             "more validation images would narrow the intervals; a larger max_drop or risk=point asks for less"
         )

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
-from src.cli import command
+from src.cli import command, frame
 from src.data import Dataset, load_data
 from src.machine import system as machine
 from src.measure import audit
@@ -106,7 +106,7 @@ def verify(wanted: Settings) -> None:
         print(f"the same file to the byte under {len(names)} names: {', '.join(names)}")
         wrong.setdefault(names[0], []).append("duplicate")
     if wrong:
-        raise command.Refused(f"{sweep.run.name}: {len(wrong)} of {len(sweep.measured)} variants do not hold")
+        raise frame.Refused(f"{sweep.run.name}: {len(wrong)} of {len(sweep.measured)} variants do not hold")
     print(f"{sweep.run.name}: all {held} numbers hold")
 
 

@@ -21,9 +21,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from src import run
-from src.cli import answers
+from src.cli import answers, launching
 from src.cli.arguments import Line, in_hydras_order
-from src.cli.compose import as_told, composer
+from src.cli.compose import CONF, as_told, composer
 from src.settings.check import UserError
 from src.settings.config import Config, load
 from src.settings.sections import Sweep, Tracking
@@ -104,7 +104,7 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str]], 
 def test_what_is_told_is_what_runs(
     mine: Path, composed: Callable[..., Any], arguments: list[str], expected: dict[str, Any]
 ) -> None:
-    found, of_hydra = composed([a.replace("MINE", str(mine)).replace("CONF", str(run.CONF)) for a in arguments])
+    found, of_hydra = composed([a.replace("MINE", str(mine)).replace("CONF", str(CONF)) for a in arguments])
     steps = {step.group: step for step in (found.data, found.model, found.train, *found.transforms, found.quant)}
     for key, value in expected.items():
         section, _, name = key.partition(".")
@@ -171,9 +171,9 @@ def test_a_job_is_told_apart_from_its_settings(composed: Callable[..., Any]) -> 
         key = told["stage"]
         config = SimpleNamespace(tracking=Tracking("sqlite:///it's $a.db", "é"))
 
-    (override,) = run._instructions(Job(Named(), Named()), "abc", 2)  # type: ignore[arg-type]
+    (override,) = launching.instructions(Job(Named(), Named()), "abc", 2)  # type: ignore[arg-type]
     config = line.loader.load_configuration("config", ["seed=1", override], run_mode=RunMode.RUN)
-    arrived = yaml.safe_load(config.hydra.job.env_set[run.INSTRUCTIONS])
+    arrived = yaml.safe_load(config.hydra.job.env_set[launching.INSTRUCTIONS])
     assert Sweep(**arrived["sweep"]) == Sweep(**told)  # type: ignore[arg-type]
     assert Tracking(**arrived["tracking"]) == Named.config.tracking
     assert config.hydra.job.override_dirname == "seed=1"

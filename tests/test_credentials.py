@@ -9,8 +9,8 @@ import pytest
 from conftest import STORE, Place, default_composer
 from hydra import compose, initialize_config_dir
 
-from src import pick, run
-from src.cli import command
+from src import pick
+from src.cli import command, launching
 from src.cli.compose import CONF
 from src.settings import credentials
 from src.settings.check import check
@@ -174,9 +174,9 @@ def test_a_worker_is_told_the_store_whatever_its_own_environment_says() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         told = ["tracking.uri=sqlite:///a.db", "tracking.experiment='it\\'s $5'"]
         (variant, *_) = plan.expand([told], default_composer())
-        instructions = run._instructions(plan.Job(variant, variant.stage), "0" * 32, 1)
+        instructions = launching.instructions(plan.Job(variant, variant.stage), "0" * 32, 1)
         job = compose("config", instructions, return_hydra_config=True)
-    of_the_job = json.loads(job.hydra.job.env_set[run.INSTRUCTIONS])["tracking"]
+    of_the_job = json.loads(job.hydra.job.env_set[launching.INSTRUCTIONS])["tracking"]
     assert check(Tracking, of_the_job, "tracking") == variant.config.tracking
 
 

@@ -12,6 +12,7 @@ import pytest
 from conftest import Place, environment
 
 from src import run
+from src.cli import application
 
 
 def no_images(folder: Path) -> None:
@@ -213,10 +214,10 @@ def test_the_command_that_goes_on_needs_no_activated_environment(monkeypatch: py
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setattr(sys, "argv", ["run.py", "-m", "experiment=smoke"])
     monkeypatch.setenv("PATH", str(python.parent))
-    assert run._command() == "python -m src.run -m experiment=smoke"
+    assert application.command_line() == "python -m src.run -m experiment=smoke"
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.chdir(python.parent.parent)
-    assert run._command() == f"bin/{python.name} -m src.run -m experiment=smoke"
+    assert application.command_line() == f"bin/{python.name} -m src.run -m experiment=smoke"
 
 
 def test_help_shows_groups_options_and_examples(place: Place) -> None:

@@ -20,7 +20,7 @@ import pytest
 from conftest import Place, environment
 
 from src import compare, export, pick, verify
-from src.cli import command
+from src.cli import command, frame
 from src.measure.predictions import Predictions
 from src.results import recorded, serving
 from src.results.compare.across import difference, differing
@@ -107,7 +107,7 @@ def test_help_teaches(place: Place, name: str) -> None:
 
 def test_none_that_qualifies_is_said_with_what_is_nearest(twelve, capsys: pytest.CaptureFixture[str]) -> None:
     nearest = r"none of 11 qualifies; nearest is p2-\w+: .* kB: .* kB above max_gzip\nmore validation images would"
-    with pytest.raises(command.Refused, match=nearest):
+    with pytest.raises(frame.Refused, match=nearest):
         here(twelve[0], "pick", f"sweep={first_sweep(twelve[0]).name}", "max_gzip=1kB", "max_drop=0.5")
     assert capsys.readouterr().out.count("above max_gzip") == 10
 
@@ -322,7 +322,7 @@ def test_a_flipped_byte_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> 
     whole = file.read_bytes()
     file.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
     try:
-        with pytest.raises(command.Refused, match="1 of 12 variants do not hold"):
+        with pytest.raises(frame.Refused, match="1 of 12 variants do not hold"):
             here(place, "verify", run_id)
     finally:
         file.write_bytes(whole)
@@ -338,7 +338,7 @@ def test_a_cut_description_is_found(twelve, capsys: pytest.CaptureFixture[str]) 
     whole = file.read_bytes()
     file.write_bytes(whole[:30])
     try:
-        with pytest.raises(command.Refused, match="1 of 12 variants do not hold"):
+        with pytest.raises(frame.Refused, match="1 of 12 variants do not hold"):
             here(place, "verify", run_id)
         with pytest.raises(UserError, match=f"run {run_id}: preprocessing.json is not what was recorded"):
             recorded.preprocessing(place.store(), place.store().get(run_id))
@@ -355,7 +355,7 @@ def test_an_edited_metric_is_found(twelve, capsys: pytest.CaptureFixture[str]) -
     for name, edited in (("test_accuracy", 0.999), ("latency_ms_median", 1e-6)):
         store.log(run_id, metrics={name: edited})
         try:
-            with pytest.raises(command.Refused):
+            with pytest.raises(frame.Refused):
                 here(place, "verify", run_id)
         finally:
             store.log(run_id, metrics={name: before[name]})
@@ -370,7 +370,7 @@ def test_a_swapped_pair_of_artifacts_is_found(twelve, capsys: pytest.CaptureFixt
     shutil.copyfile(second, first)
     shutil.copyfile(kept, second)
     try:
-        with pytest.raises(command.Refused, match="2 of 12 variants do not hold"):
+        with pytest.raises(frame.Refused, match="2 of 12 variants do not hold"):
             here(place, "verify", f"sweep={first_sweep(place).name}")
     finally:
         shutil.copyfile(first, second)

@@ -81,6 +81,22 @@ def test_help_and_errors_of_every_command_are_plain(tmp_path: Path, command: tup
     assert len(err.splitlines()) <= 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk to write to")
+@pytest.mark.parametrize("module", [module for module, *arguments in COMMANDS if arguments == ["--help"]])
+def test_a_full_output_is_one_line_with_exit_code_1(tmp_path: Path, module: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--help"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output can't be written (No space left on device)\n"
+
+
 def test_a_sweep_its_table_its_choice_and_the_benchmark_are_plain(place: Place) -> None:
     code, out, err = ask(
         place.folder, TERMINALS["C"], "src.run", "prune=none", "quant=drq", "experiment=smoke", "benchmark.seconds=2"

@@ -1,56 +1,22 @@
-"""What the commands beside `src.run` share: `key=value` settings checked by a schema, help, one-line errors."""
+"""What the commands share that read the store: `KEY=VALUE` settings checked by a schema, and the help on them."""
 
 import json
-import os
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from src.console.terminal import outlive_readers, plain_where_needed
+from src.cli import frame
 from src.settings.check import UserError, check
-from src.settings.credentials import hidden
 from src.settings.sections import Tracking
 from src.store.address import tracking_defaults
-from src.store.faults import reason
-
-
-class Refused(Exception):
-    """The command did its work and the answer is no: exit code 1."""
 
 
 def main(usage: str, schema: Any, work: Callable[[Any], None], bare: str | None = None) -> None:
     """Runs `work` with the settings of the command line. `usage` is the help above the list of settings; `bare` the
-    setting that an argument without a key is for.
-
-    Exit codes: 0 done, 1 the answer is no, 2 something in the command can't be used, 130 interrupted.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outlive_readers()
-    plain_where_needed()
-    arguments = sys.argv[1:]
-    try:
-        if {"-h", "--help"} & set(arguments):
-            print(usage + "\n".join(described(schema)))
-            return
-        work(parse(arguments, schema, bare))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except UserError as error:
-        print(f"error: {hidden(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except Refused as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
-    except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(f"error: {reason(error)} (HYDRA_FULL_ERROR=1 shows the traceback)", file=sys.stderr)
-        sys.exit(1)
+    setting that an argument without a key is for."""
+    frame.main(lambda: usage + "\n".join(described(schema)), lambda arguments: work(parse(arguments, schema, bare)))
 
 
 def parse(arguments: Sequence[str], schema: Any, bare: str | None = None) -> Any:

@@ -1,13 +1,11 @@
 """What the commands share that take any `.tflite` files: what they are called, `KEY=VALUE` settings beside them, where
-JSON goes, exit codes, and tables that read well at 80 columns.
+JSON goes, and tables that read well at 80 columns.
 """
 
 import itertools
 import json
 import os
-import signal
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from src.console.terminal import outlive_readers, plain_where_needed, shown
+from src.console.terminal import shown
 from src.settings.check import UserError
-
-
-def main(usage: str, work: Callable[[Sequence[str]], int]) -> None:
-    """Runs `work` with the arguments of the command line; it gives the exit code. `usage` is the help.
-
-    Exit codes: 0 done, 1 a file could not be used, 2 something in the command can't be, 130 interrupted.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outlive_readers()
-    plain_where_needed()
-    arguments = sys.argv[1:]
-    try:
-        if {"-h", "--help"} & set(arguments):
-            print(usage)
-            sys.exit(0)
-        sys.exit(work(arguments))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except UserError as error:
-        print(f"error: {shown(str(error))}", file=sys.stderr)
-        sys.exit(2)
 
 
 def parse(

@@ -26,19 +26,20 @@ PLAIN = {
 
 
 class _ToWhoeverReads(io.FileIO):
-    """A pipe whose reader may go away, as `head` does, or a terminal that may hang up: what nobody reads is no
-    error."""
+    """A pipe whose reader may go away, as `head` does, or a terminal that may hang up: what nobody reads is no error. A
+    disk may be full: what it does not take ends no work either, and `lost` says why."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.gone = {errno.EPIPE, errno.EIO} if self.isatty() else {errno.EPIPE}
+        self.lost: str | None = None
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data) or 0
         except OSError as error:
             if error.errno not in self.gone:
-                raise
+                self.lost = error.strerror
             return len(memoryview(data))
 
 
@@ -57,6 +58,15 @@ def outlive_readers() -> None:
                 write_through=stream.write_through,
             )
             setattr(sys, name, outliving)
+
+
+def lost() -> str | None:
+    """Why standard output has not taken all that was printed; None where it has."""
+    if sys.stdout is None:  # closed by who began this process
+        return None
+    sys.stdout.flush()
+    to = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return to.lost if isinstance(to, _ToWhoeverReads) else None
 
 
 def plain_where_needed() -> None:

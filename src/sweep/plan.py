@@ -1,9 +1,11 @@
 """What a sweep is going to do: its variants by name, which of their stages the store has, and the waves of the rest."""
 
+import itertools
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -86,8 +88,12 @@ class Plan:
         return [job for wave in self.waves for job in wave]
 
 
-def expand(overrides: Sequence[Sequence[str]], compose: Compose) -> tuple[Variant, ...]:
-    """The distinct variants, all checked, each with its dense baseline among them; baselines lead their trainings."""
+def expand(overrides: Sequence[Sequence[str]], compose: Compose, before: Sequence[Variant] = ()) -> tuple[Variant, ...]:
+    """The distinct variants, all checked, each with its dense baseline among them; baselines lead their trainings.
+
+    `before` are those that the sweep has already. Of these, what is asked for again is given as it is; what is new gets
+    names that tell it from them.
+    """
     composed = [(tuple(o), compose(o)) for o in overrides]
     groups = {step.group for _, config in composed for step in (*config.transforms, config.quant)}
     found: dict[str, Variant] = {}
@@ -101,19 +107,10 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose) -> tuple[Varian
             baselines[training] = baseline.stage.key
             found[baseline.stage.key] = baseline
         found.setdefault(variant.stage.key, variant)
-    common = set.intersection(*(set(variant.overrides) for variant in found.values()))
     variants = list(found.values())
-    # What all variants of a training share names it; what only some have is theirs: the compressors of the audit, say.
-    shared = {
-        key: set.intersection(*(set(v.overrides) for v in variants if v.chain[0].key == key)) for key in baselines
-    }
-    for i, variant in enumerate(variants):
-        of_training = shared[variant.chain[0].key] - common
-        varying = (o for o in variant.overrides if o in of_training and group_of(o) not in groups)
-        variants[i] = replace(variant, training=" ".join(varying))
     order = {key: i for i, key in enumerate(baselines)}
     variants.sort(key=lambda v: order[v.chain[0].key])
-    return tuple(_distinctly_named(variants, shared))
+    return _named(variants, before, groups)
 
 
 def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
@@ -274,15 +271,43 @@ def _images(variant: Variant, stage: Stage) -> int:
     return variant.train_images * (stage.epochs or 1)
 
 
-def _distinctly_named(variants: list[Variant], shared: Mapping[str, set[str]]) -> list[Variant]:
+def _named(variants: Sequence[Variant], before: Sequence[Variant], groups: Collection[str]) -> tuple[Variant, ...]:
+    """`variants` with the labels of their trainings and names that stand for one of them only. What is `before` has its
+    own already."""
+    known = {v.stage.key: v for v in before}
+    new = [v for v in variants if v.stage.key not in known]
+    # What all variants of a training share names it; what only some have is theirs: the compressors of the audit, say.
+    overrides_of: dict[str, list[set[str]]] = {}
+    for v in (*before, *new):
+        overrides_of.setdefault(v.chain[0].key, []).append(set(v.overrides))
+    shared = {key: set.intersection(*each) for key, each in overrides_of.items()}
+    common = set.intersection(*shared.values())
+    labels = {v.chain[0].key: v.training for v in before}
+    for v in new:
+        if (key := v.chain[0].key) not in labels:
+            varying = (o for o in v.overrides if o in shared[key] - common and group_of(o) not in groups)
+            labels[key] = _unused(" ".join(varying), set(labels.values()))
+    new = [replace(v, training=labels[v.chain[0].key]) for v in new]
+    known |= {v.stage.key: v for v in _distinctly_named(new, before, shared)}
+    return tuple(known[v.stage.key] for v in variants)
+
+
+def _distinctly_named(
+    new: Sequence[Variant], before: Sequence[Variant], shared: Mapping[str, set[str]]
+) -> Iterator[Variant]:
     """Where one name would stand for several variants of a training, the overrides in which they differ join it."""
-    count: dict[tuple[str, str], int] = {}
-    for v in variants:
-        count[v.training, v.name] = count.get((v.training, v.name), 0) + 1
-    named = []
-    for v in variants:
+    count = Counter((v.training, v.name) for v in (*before, *new))
+    taken = {v.label for v in before}
+    for v in new:
         if count[v.training, v.name] > 1:
             own = tuple(o for o in v.overrides if o not in shared[v.chain[0].key] and "." in o.split("=")[0])
             v = replace(v, name=" ".join([v.name, *own]), own=own)
-        named.append(v)
-    return named
+            v = replace(v, name=_unused(v.label, taken).removeprefix(v.training).lstrip())
+        taken.add(v.label)
+        yield v
+
+
+def _unused(name: str, taken: Collection[str]) -> str:
+    """`name`, or the first of `name 2`, `name 3` … that is not `taken`."""
+    numbered = (f"{name} {i}".lstrip() for i in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in taken)

@@ -1,22 +1,27 @@
-"""A sweep: the waves of its plan, launched, then latency and comparison.
+"""A sweep opens, does and closes: three calls, of which a search repeats the middle one, with other variants each time.
 
-It knows neither Hydra nor what a stage does: `launch` has stages done in whichever processes there are and says what
-came of each.
+    with open_sweep(config, look(config), launcher, command=…, params=…) as opened:
+        do(opened, plan.make(plan.expand(overrides, compose), opened.store, config.reuse))
+        do(opened, plan.make(plan.expand(others, compose, opened.variants), opened.store, config.reuse))
+        closed = close(opened)
+
+Nothing here knows Hydra or what a stage does: a launcher has stages done in whichever processes there are, and says
+what came of each.
 """
 
 import gc
 import logging
 import secrets
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from src.console import interrupt
 from src.console.progress import Progress
-from src.console.terminal import Terminal
 from src.machine import writable
 from src.pipeline import stages, worker
 from src.pipeline.stages import Request
@@ -27,10 +32,9 @@ from src.store.faults import reason
 from src.store.store import Store, existing
 from src.sweep import plan
 from src.sweep.plan import Job, Plan, Variant
+from src.sweep.watch import Watch
 
 log = logging.getLogger(__name__)
-
-SECONDS_BETWEEN_LOOKS = 15
 
 
 @dataclass(frozen=True)
@@ -41,33 +45,33 @@ class Outcome:
     error: str | None = None
 
 
-# The jobs and the id of the parent run; `parallel` of `run` says how many of them are done at a time.
-Launch = Callable[[Sequence[Job], str], Sequence[Outcome]]
+@dataclass(frozen=True)
+class Launcher:
+    """`launch` has jobs done for a parent run, whose id it gets, `parallel` of them at a time; `here` says that this
+    process does them."""
+
+    launch: Callable[[Sequence[Job], str], Sequence[Outcome]]
+    parallel: int = 1
+    here: bool = False
 
 
-class Failed(Exception):
-    """The sweep is over and some of it has failed: exit code 1."""
+@dataclass
+class Opened:
+    """A sweep under way: where it is recorded, its variants so far, and what came of each stage, by its key."""
+
+    config: Config
+    store: Store
+    name: str
+    parent: str
+    launcher: Launcher
+    variants: list[Variant] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    is_closed: bool = False
 
 
-def run(
-    overrides: Sequence[Sequence[str]],
-    compose: plan.Compose,
-    launch: Launch,
-    *,
-    command: str,
-    here: bool,
-    parallel: int = 1,
-) -> str | None:
-    """Runs the sweep whose variants `overrides` compose; gives the id of its parent run, or only shows the plan. `here`
-    says that `launch` has stages done by this process, one at a time.
-
-    Raises `UserError` before anything is recorded where a model does not fit its data, and `Failed` where a variant or
-    the comparison has failed, after all else is done.
-    """
-    variants = plan.expand(overrides, compose)
-    for note in dict.fromkeys(note for variant in variants for note in variant.notes):
-        log.info("%s", note)
-    config = variants[0].config
+def look(config: Config) -> Store | None:
+    """The store, if there is one. What dead processes of this host have left RUNNING there is closed, unless the sweep
+    is only planned. Raises `UserError` where a sweep could not leave its results."""
     for folder in (compare.REPORTS, Path(tempfile.gettempdir())):
         writable.check(folder, str(folder))
     there = existing(config.tracking, looking=config.plan)
@@ -76,60 +80,97 @@ def run(
     if there and not config.plan:
         for record in there.kill_abandoned():
             log.info("%s (run %s) was left by a process that is no more; closed as KILLED", record.name, record.run_id)
-    planned = plan.make(variants, there, config.reuse)
-    for note in _checked(planned):
+    return there
+
+
+def check(planned: Plan) -> None:
+    """Logs what is worth knowing of the data and of the model of each training, before any stage is done. Raises
+    `UserError` where a model does not fit its data."""
+    for note in dict.fromkeys(note for variant in planned.variants for note in variant.notes):
+        log.info("%s", note)
+    configs: dict[str, list[Config]] = {}
+    for job in planned.jobs:
+        configs.setdefault(job.variant.chain[0].key, []).append(job.variant.config)
+    for note in dict.fromkeys(note for each in configs.values() for note in stages.check(each)):
         log.warning("%s", note)
-    if config.plan:
-        plan.show(planned, parallel, Terminal(soft_wrap=True))
-        return None
-    if here and planned.jobs:
-        worker.start()  # it loads TensorFlow meanwhile
+
+
+@contextmanager
+def open_sweep(
+    config: Config, there: Store | None, launcher: Launcher, *, command: str, params: Mapping[str, Any]
+) -> Iterator[Opened]:
+    """Opens a sweep, under a parent run with `params`, in the store that is `there`, or in a new one. `command` is what
+    goes on with it once it is interrupted.
+
+    The parent run is FINISHED or FAILED once `close` has closed the sweep, FAILED where the block raises. Where it is
+    interrupted or ends without `close` the parent run is KILLED, and so is all that the sweep has left RUNNING.
+    """
     store = there or Store(config.tracking)
-    for damaged, why in planned.damaged:
-        store.mark_damaged(damaged, why)
     log.info("store: %s%s", store.place, "" if there else " (new)")
     # Python looks for garbage among modules that stay: in a large sweep that took a tenth of the time.
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
     name = new_name()
-    parent = store.start(
-        "sweep", name, tags={"command": command}, params={"data": config.data.name, "variants": len(variants)}
-    )
+    opened = Opened(config, store, name, store.start("sweep", name, tags={"command": command}, params=params), launcher)
 
-    def close() -> None:
+    def stop() -> None:
         worker.stop()
-        store.kill_all_of(parent)
-        log.info("interrupted; what is done is kept, and the same command goes on from there:\n  %s", command)
+        if not opened.is_closed:
+            store.kill_all_of(opened.parent)
+            log.info("interrupted; what is done is kept, and the same command goes on from there:\n  %s", command)
 
     try:
-        with interrupt.closed_by(close):
-            log.info("%s: %s", name, plan.summary(planned, parallel))
-            outcomes = _do(planned, store, launch, parent)
-            worker.stop()
-            entries = [
-                compare.Entry(v.name, v.training, v.is_baseline, v.config, outcome.run_id, outcome.error)
-                for v in variants
-                for outcome in [outcomes[v.stage.key]]
-            ]
-            closed = compare.close(entries, store, parent, config.benchmark, config.compare)
+        with interrupt.closed_by(stop):
+            yield opened
+            if not opened.is_closed:
+                stop()
     except Exception as error:
-        store.end(parent, "FAILED", reason(error))
+        if not opened.is_closed:
+            store.end(opened.parent, "FAILED", reason(error))
         raise
-    store.end(parent, "FAILED" if closed.failed else "FINISHED")
-    compare.show(closed, store, parent)
-    if closed.failed:
-        failed = [f"failed: {label}: {why}" for label, why in closed.failed.items()]
-        raise Failed("\n".join([*failed, "what is done is kept, and the same command tries the rest again"]))
-    return parent
 
 
-def _checked(planned: Plan) -> list[str]:
-    """Notes on the model of each training, before any stage is done. Raises `UserError` where a model does not fit its
-    data."""
-    configs: dict[str, list[Config]] = {}
-    for job in planned.jobs:
-        configs.setdefault(job.variant.chain[0].key, []).append(job.variant.config)
-    return list(dict.fromkeys(note for each in configs.values() for note in stages.check(each)))
+def do(opened: Opened, planned: Plan) -> dict[str, Outcome]:
+    """Runs the waves of `planned`; gives what came of each of its variants, by the key of its stage. What the sweep has
+    done before is not done again, whether it succeeded or failed."""
+    log.info("%s: %s", opened.name, plan.summary(planned, opened.launcher.parallel))
+    for damaged, why in planned.damaged:
+        opened.store.mark_damaged(damaged, why)
+    new = [variant for variant in planned.variants if variant.stage.key not in opened.outcomes]
+    opened.variants += new
+    _adopt(opened, [(v, planned.done[v.stage.key]) for v in new if v.stage.key in planned.done])
+    waves = [[job for job in wave if job.stage.key not in opened.outcomes] for wave in planned.waves]
+    with Watch(opened.store, opened.parent, [job for wave in waves for job in wave]):
+        for number, wave in enumerate(waves, start=1):
+            ready = []
+            for job in wave:
+                before = opened.outcomes.get(job.stage.parent.key) if job.stage.parent else None
+                if before is not None and before.error:
+                    opened.outcomes[job.stage.key] = before
+                else:
+                    ready.append(job)
+            if ready:
+                log.info("wave %d of %d: %s", number, len(waves), ", ".join(job.title for job in ready))
+            for job, outcome in zip(ready, _launched(opened, ready), strict=True):
+                opened.outcomes[job.stage.key] = (
+                    replace(outcome, error=f"{job.title}: {outcome.error}") if outcome.error else outcome
+                )
+    return {variant.stage.key: opened.outcomes[variant.stage.key] for variant in planned.variants}
+
+
+def close(opened: Opened) -> compare.Closed:
+    """Measures latency, compares all variants and ends the parent run: FAILED where one of them has failed."""
+    worker.stop()
+    entries = [
+        compare.Entry(v.name, v.training, v.is_baseline, v.config, outcome.run_id, outcome.error)
+        for v in opened.variants
+        for outcome in [opened.outcomes[v.stage.key]]
+    ]
+    config = opened.config
+    closed = compare.close(entries, opened.store, opened.parent, config.benchmark, config.compare)
+    opened.store.end(opened.parent, "FAILED" if closed.failed else "FINISHED")
+    opened.is_closed = True
+    return closed
 
 
 def new_name() -> str:
@@ -138,7 +179,7 @@ def new_name() -> str:
     return f"sweep-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
-def launch_here(log_file: Path) -> Launch:
+def launcher_here(log_file: Path) -> Launcher:
     """Does every job in this process, one after another."""
 
     def launch(jobs: Sequence[Job], parent_run: str) -> list[Outcome]:
@@ -153,33 +194,15 @@ def launch_here(log_file: Path) -> Launch:
                 outcomes.append(Outcome(None, reason(error)))
         return outcomes
 
-    return launch
+    return Launcher(launch, here=True)
 
 
-def _do(planned: Plan, store: Store, launch: Launch, parent: str) -> dict[str, Outcome]:
-    """Runs the waves; gives the outcome of each stage by its key."""
-    outcomes: dict[str, Outcome] = {}
-    reused = [v for v in planned.variants if v.stage.key in planned.done]
+def _adopt(opened: Opened, records: Sequence[tuple[Variant, Record]]) -> None:
+    """Takes over variants of earlier runs."""
     progress = Progress(log)
-    for i, variant in enumerate(reused, start=1):
-        outcomes[variant.stage.key] = _adopted(variant, planned.done[variant.stage.key], store, parent)
-        progress(i / len(reused), f"{i} of {len(reused)} variants from earlier runs", last=i == len(reused))
-    with _Watch(store, parent, planned.jobs):
-        for number, wave in enumerate(planned.waves, start=1):
-            ready = []
-            for job in wave:
-                before = outcomes.get(job.stage.parent.key) if job.stage.parent else None
-                if before is not None and before.error:
-                    outcomes[job.stage.key] = before
-                else:
-                    ready.append(job)
-            if ready:
-                log.info("wave %d of %d: %s", number, len(planned.waves), ", ".join(job.title for job in ready))
-            for job, outcome in zip(ready, _launched(ready, store, launch, parent), strict=True):
-                outcomes[job.stage.key] = (
-                    replace(outcome, error=f"{job.title}: {outcome.error}") if outcome.error else outcome
-                )
-    return outcomes
+    for i, (variant, record) in enumerate(records, start=1):
+        opened.outcomes[variant.stage.key] = _adopted(variant, record, opened.store, opened.parent)
+        progress(i / len(records), f"{i} of {len(records)} variants from earlier runs", last=i == len(records))
 
 
 def _adopted(variant: Variant, record: Record, store: Store, parent: str) -> Outcome:
@@ -197,9 +220,10 @@ def _adopted(variant: Variant, record: Record, store: Store, parent: str) -> Out
         return Outcome(None, str(why))
 
 
-def _launched(jobs: Sequence[Job], store: Store, launch: Launch, parent: str) -> list[Outcome]:
+def _launched(opened: Opened, jobs: Sequence[Job]) -> list[Outcome]:
     """The outcome of each job. Where a worker dies and takes the batch with it, what was not done is launched again,
     one job at a time, so that only the one that kills its worker is lost."""
+    store, launch, parent = opened.store, opened.launcher.launch, opened.parent
     if not jobs:
         return []
     try:
@@ -218,44 +242,3 @@ def _launched(jobs: Sequence[Job], store: Store, launch: Launch, parent: str) ->
         except Exception as error:
             outcomes.append(Outcome(None, reason(error)))
     return outcomes
-
-
-class _Watch:
-    """While the waves run, says every now and then what is done, what is running and what is left."""
-
-    def __init__(self, store: Store, parent: str, jobs: Sequence[Job]) -> None:
-        self.store, self.parent, self.jobs = store, parent, jobs
-        # Until a stage has run here once, an epoch of training counts as much as a variant.
-        self.weights = {
-            job.variant.name if job.is_variant else job.stage.name: job.seconds or job.stage.epochs or 1 for job in jobs
-        }
-        self.over = threading.Event()
-        self.started = time.monotonic()
-        self.thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> None:
-        if len(self.jobs) > 1:
-            self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-
-    def _look(self) -> None:
-        said, took = "", 0.0
-        while not self.over.wait(max(SECONDS_BETWEEN_LOOKS, 20 * took)):  # of many runs a look takes a while
-            looked = time.monotonic()
-            try:
-                runs = self.store.progress(self.parent)
-            except Exception:
-                continue  # the work itself will tell of a store that is gone
-            took = time.monotonic() - looked
-            done, running = runs.get("FINISHED", []), runs.get("RUNNING", [])
-            names = f"{len(done)} of {len(self.jobs)} stages done"
-            if running:
-                names += f"; running: {', '.join(sorted(running))}"
-            if names == said or not done or self.over.is_set():
-                continue
-            said, elapsed = names, time.monotonic() - self.started
-            finished = sum(self.weights.get(name, 1) for name in done)
-            left = elapsed / finished * (sum(self.weights.values()) - finished)
-            log.info("%s; %s so far, about %s left", names, plan.duration(elapsed), plan.duration(left))
