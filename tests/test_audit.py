@@ -12,8 +12,9 @@ import pytest
 from artifacts import PRUNED_SHARE, SCHEMES, Tiny
 
 from src.measure.audit import audit
-from src.measure.audit.asked import Asked, differences, left_in_float
+from src.measure.audit.asked import differences, left_in_float
 from src.measure.audit.compressors import entropy_bits
+from src.measure.probe import Asked
 from src.measure.tflite import gives_probabilities
 from src.settings.check import UserError
 

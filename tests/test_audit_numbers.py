@@ -13,10 +13,11 @@ import pytest
 from foreign import G, Op, T, options, tflite
 
 from src.measure.audit import audit
-from src.measure.audit.asked import Asked, differences, left_in_float
+from src.measure.audit.asked import differences, left_in_float
 from src.measure.audit.compressors import CHUNK, COMPRESSORS, entropy_bits, gzip_bytes
 from src.measure.audit.contents import Audit, Operator, Tensor
 from src.measure.audit.weights import layer_of
+from src.measure.probe import Asked
 from src.measure.tflite import gives_probabilities, is_sparse_encoded
 from src.settings.check import UserError
 

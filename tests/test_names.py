@@ -35,19 +35,24 @@ def test_runs_that_begin_in_the_same_second_have_hydra_folders_of_their_own(key:
     assert [config.hydra[key].dir for config in configs] == folders, "one run has one folder"
 
 
-def test_variants_that_differ_in_what_no_group_says_have_names_of_their_own() -> None:
-    grid = [[f"quant={quant}", f"audit.compressors=[{name}]"] for quant in ("drq", "fiq") for name in ("xz", "gzip9")]
+def test_variants_that_differ_in_a_setting_of_their_scheme_have_names_of_their_own() -> None:
+    grid = [["quant=fiq", f"quant.representative_images={images}"] for images in (10, 20)]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         alone = plan.expand(grid, default_composer())
-        seeds = plan.expand(
-            [[*own, f"seed={seed}"] for own in grid for seed in (0, 1)],
-            default_composer(),
-        )
-    names = [f"none-{quant} audit.compressors=[{name}]" for quant in ("drq", "fiq") for name in ("xz", "gzip9")]
+        seeds = plan.expand([[*own, f"seed={seed}"] for own in grid for seed in (0, 1)], default_composer())
+    names = [f"none-fiq quant.representative_images={images}" for images in (10, 20)]
     assert [variant.label for variant in alone] == ["none-none", *names]
     assert [variant.label for variant in seeds] == [
         f"seed={s} {name}" for s in (0, 1) for name in ("none-none", *names)
     ]
+
+
+def test_a_sweep_over_what_is_only_measured_is_refused_in_one_line() -> None:
+    grid = [["quant=drq", f"audit.compressors=[{name}]"] for name in ("xz", "gzip9")]
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UserError) as refused:
+        plan.expand(grid, default_composer())
+    told = "audit.compressors: takes one list for all variants of a sweep, such as [gzip9,xz]"
+    assert str(refused.value) == told
 
 
 @pytest.fixture(scope="module")

@@ -120,11 +120,12 @@ def test_settings_that_a_scheme_does_not_use_do_not_make_another_variant(compose
 
 # --- What is in a key --------------------------------------------------------------------------------------------
 
+ACCURACY = ["accuracy.train", "accuracy.validation", "accuracy.test"]
 VARIANT = ("experiment=smoke", "prune=p1", "quant=fiq")
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    assert before.keys() == after.keys() == {"train", "p1", "fiq"}
+    assert before.keys() == after.keys() >= {"train", "p1", "fiq"}
     return [stage for stage in before if after[stage] != before[stage]]
 
 
@@ -140,7 +141,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         ("data.seed=1", ["train", "p1", "fiq"]),
         ("prune.frequency=5", ["p1", "fiq"]),
         ("quant.representative_images=7", ["fiq"]),
-        ("audit.compressors=[xz]", ["fiq"]),
+        ("audit.compressors=[xz]", []),
         ("benchmark.threads=2", []),
         ("compare.margin=0.02", []),
         ("reuse=none", []),
@@ -159,17 +160,22 @@ def test_a_setting_changes_the_keys_of_what_depends_on_it(
 
 KEYS = """
 import json, sys
+from src.data import dataset
 from hydra import compose as hydra_compose, initialize_config_dir
-from src.pipeline import stages
+from src.measure import probes
+from src.pipeline import keys
 from src.sweep import plan
 from src.cli.compose import CONF, composer
 with initialize_config_dir(str(CONF), version_base="1.3"):
     compose = composer(hydra_compose("config", return_hydra_config=True))
     for line in sys.stdin:
-        stages.code_version.cache_clear()
-        stages._versions.cache_clear()
-        chain = plan.expand([line.split()], compose)[-1].chain
-        print(json.dumps({stage.name: stage.key for stage in chain}), flush=True)
+        keys.code_version.cache_clear()
+        keys.versions.cache_clear()
+        variant = plan.expand([line.split()], compose)[-1]
+        of = {stage.name: stage.key for stage in variant.chain}
+        # Of one file, whatever made it.
+        found = {p.name: keys.of_probe(p, "digest", dataset(variant.config)) for p in probes.of(variant.config, "key")}
+        print(json.dumps(of | found), flush=True)
 """
 
 
@@ -210,10 +216,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     [
         ("methods/train.py", "optimizers.Adam(", "optimizers.Nadam(", ["train", "p1", "fiq"]),
         ("models/small_cnn.py", '"relu"', '"elu"', ["train", "p1", "fiq"]),
-        ("data/__init__.py", "- mean", "+ mean", ["train", "p1", "fiq"]),
+        ("data/__init__.py", "- mean", "+ mean", ["train", "p1", "fiq", *ACCURACY, "audit"]),
         ("methods/prune.py", "PolynomialDecay(", "ConstantSparsity(", ["p1", "fiq"]),
         ("methods/convert.py", "batches(32", "batches(16", ["fiq"]),
-        ("measure/accuracy.py", "argmax", "argmin", ["fiq"]),
+        ("measure/accuracy.py", "argmax", "argmin", ACCURACY),
+        ("measure/predictions.py", "images > 0", "images > 1", ACCURACY),
+        ("measure/targets/litert.py", "num_threads=threads", "num_threads=1", ACCURACY),
+        ("measure/audit/compressors.py", "preset=6", "preset=7", ["audit"]),
+        ("measure/audit/weights.py", "low bits first", "high bits first", []),
+        ("measure/latency/__init__.py", "def measure(", "def time(", []),
         ("methods/convert.py", "int8 weights, activations", "other words", []),
         ("models/resnet8.py", "layers.ReLU", "layers.ELU", []),
         ("results/compare/__init__.py", "def close", "def end", []),
@@ -234,7 +245,12 @@ def test_code_changes_the_keys_of_what_it_makes(
 
 @pytest.mark.parametrize(
     ("library", "expected"),
-    [("numpy", ["train", "p1", "fiq"]), ("tensorflow", ["train", "p1", "fiq"]), ("mlflow", []), ("rich", [])],
+    [
+        ("numpy", ["train", "p1", "fiq", *ACCURACY, "audit"]),
+        ("tensorflow", ["train", "p1", "fiq"]),
+        ("mlflow", []),
+        ("rich", []),
+    ],
 )
 def test_libraries_that_matter_change_the_keys(copy: Copy, library: str, expected: list[str]) -> None:
     described = copy.packages / f"{library}-999.0.dist-info/METADATA"

@@ -2,6 +2,7 @@
 
 Pillow says what is an image and what its pixels are. simplejpeg is a shorter way to the same ones."""
 
+import base64
 import functools
 import io
 import logging
@@ -142,6 +143,13 @@ def resize(images: np.ndarray, size: int, method: str) -> np.ndarray:
         for channel in range(images.shape[3]):
             out[..., channel] = np.asarray(_resized(Image.fromarray(image[..., channel]), size, method, crop=False))
     return made
+
+
+def as_png(pixels: np.ndarray) -> str:
+    """An image as base64 of a PNG file. `pixels`: uint8 `[height, width, 1 or 3]`."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _straight(data: bytes, size: int, channels: int, resize: str, crop: bool) -> np.ndarray | None:

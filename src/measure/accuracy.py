@@ -4,21 +4,29 @@ The predictions are those that the shipped file gives image by image on one thre
 faster.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from src.console.progress import Progress
 from src.data import Split
+from src.machine import system as machine
 from src.measure.inference import Inference
+from src.measure.names import NO_NUMBER, predictions_path
 from src.measure.predictions import NO_CLASS, Predictions
+from src.measure.probe import Found, Subject
 from src.measure.targets import Target
 from src.measure.targets.litert import CPU
 from src.settings.check import UserError
 from src.settings.sections import Preprocess
+
+log = logging.getLogger(__name__)
 
 # Bytes of pixels that are read ahead at a time. Python's time per chunk is then nothing, and a chunk fits into a cache.
 CHUNK_BYTES = 4 << 20
@@ -27,6 +35,41 @@ CHUNK_BYTES = 4 << 20
 WEIGHTS_BYTES, ACTIVATIONS_BYTES = 8 << 20, 256 << 20
 CHUNKS_PER_WORKER = 32  # at least, so that all workers end at about the same time
 PROGRESS_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of `probe`: the split, and how its images enter the artifact and what it gives; see `predict`."""
+
+    split: str
+    preprocess: Preprocess
+    logits: bool | None
+
+
+def probe(subject: Subject, settings: Settings) -> Found:
+    """The accuracy on one split, on the test split also averaged over the classes; leaves the predictions."""
+    name, split = settings.split, subject.dataset.splits()[settings.split]
+    progress, done = Progress(log), 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        progress(done / len(split), f"{name}: {done:,} of {len(split):,} images")
+
+    predictions = predict(
+        subject.artifact,
+        split,
+        settings.preprocess,
+        threads=len(machine.cores()),
+        progress=count,
+        logits=settings.logits,
+    )
+    predictions.save(subject.folder / predictions_path(name))
+    yield f"{name}_accuracy", predictions.accuracy
+    if name == "test":
+        yield "balanced_accuracy", predictions.balanced_accuracy
+    if predictions.no_number:
+        yield f"{name}{NO_NUMBER}", predictions.no_number
 
 
 def predict(

@@ -61,7 +61,9 @@ class Predictions:
         return stats.expected_calibration_error(sure, self.correct)
 
     def save(self, path: Path) -> None:
-        """As `.npz`. The same predictions give the same bytes: numpy stamps every member with 1980-01-01."""
+        """As `.npz`, in a folder that is made for it. The same predictions give the same bytes: numpy stamps every
+        member with 1980-01-01."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             np.savez(
                 file,

@@ -1,14 +1,13 @@
-"""The stages of one variant, train → transforms → convert and measure: their keys, and having one of them done.
+"""The stages of one variant, train → transforms → convert, and having one of them done. The artifact of a conversion is
+measured as well, as far as the store does not know it yet.
 
-A stage starts from its parent in the store and leaves its own result there; what it does is in
-`src.pipeline.work`. Nothing here knows Hydra or the sweep.
+A stage starts from its parent in the store and leaves its own result there; what it does is in `src.pipeline.work`, and
+what is measured in `src.pipeline.measuring`. Nothing here knows Hydra or the sweep.
 """
 
-import ast
+import contextlib
 import functools
-import hashlib
-import importlib.metadata
-import importlib.util
+import importlib
 import logging
 import os
 import shutil
@@ -19,30 +18,29 @@ from typing import Any
 
 from src.data import Dataset, dataset
 from src.machine import locks
+from src.methods.task import Trained
 from src.models import checked
 from src.models.saved import OtherImages
-from src.pipeline import work, worker
+from src.pipeline import keys, measuring, work, worker
 from src.settings.check import UserError
 from src.settings.config import Config, Step
-from src.settings.plain import canonical, plain
-from src.store.names import CHECKPOINT
+from src.settings.plain import plain
+from src.store.artifacts import Record
+from src.store.names import ASKED, CHECKPOINT, artifact_path
 from src.store.store import Store
 
 log = logging.getLogger(__name__)
-
-# A new version of one of these may change what a stage leaves.
-LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
-MEASURING = ("src.measure.audit", "src.measure.accuracy")
 
 
 @dataclass(frozen=True)
 class Stage:
     """One step of a variant with a result worth keeping. `group` is the config group that configures it; `key` says all
-    that its result depends on; `parent` is None for training."""
+    that its result depends on, `recipe` all but the code and the libraries; `parent` is None for training."""
 
     group: str
     step: Step
     key: str
+    recipe: str
     parent: "Stage | None"
 
     @property
@@ -59,76 +57,13 @@ class Stage:
 
 def chain(config: Config, data: Dataset) -> tuple[Stage, ...]:
     """Training, each transform, then conversion, each with its key."""
-    stage = Stage("train", config.train, _key(config, data, config.train, None, config.model), None)
-    stages = [stage]
-    for step in config.transforms:
-        if step.name == "none":
-            continue
-        stages.append(Stage(step.group, step, _key(config, data, step, stage), stage))
-        stage = stages[-1]
-    stages.append(Stage("quant", config.quant, _key(config, data, config.quant, stage), stage))
+    stages: list[Stage] = []
+    for step in (config.train, *(step for step in config.transforms if step.name != "none"), config.quant):
+        parent = stages[-1] if stages else None
+        before = (parent.key, parent.recipe) if parent else None
+        key, recipe = keys.of_stage(config, data, step, before, None if parent else config.model)
+        stages.append(Stage(step.group, step, key, recipe, parent))
     return tuple(stages)
-
-
-def _key(config: Config, data: Dataset, step: Step, parent: Stage | None, model: Step | None = None) -> str:
-    modules = [step.module, "src.data"]
-    if model:
-        modules.append(model.module)
-    if step.group == "quant":
-        modules += MEASURING
-    return hashlib.sha256(
-        canonical(
-            {
-                "step": step.describe(),
-                "parent": parent.key if parent else None,
-                "model": model.describe() if model else None,
-                "augment": plain(config.augment) if step.group != "quant" else None,
-                "compressors": sorted(config.audit.compressors) if step.group == "quant" else None,
-                "data": data.fingerprint,
-                "seed": config.seed,
-                "versions": _versions(),
-                "code": code_version(*modules),
-            }
-        ).encode()
-    ).hexdigest()
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
-
-
-@functools.cache
-def code_version(*modules: str) -> str:
-    """A digest of what the modules do: their syntax trees without comments and docstrings, and those of the modules of
-    this project that they import. `src.settings` is left out: the settings themselves are in every key."""
-    seen: dict[str, str] = {}
-    todo = list(modules)
-    while todo:
-        name = todo.pop()
-        if name in seen or name.startswith("src.settings"):
-            continue
-        try:
-            spec = importlib.util.find_spec(name)
-        except ModuleNotFoundError:  # a name inside a module
-            continue
-        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-            continue
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "src":
-                todo.append(node.module)
-                todo += [f"{node.module}.{alias.name}" for alias in node.names]
-            body = getattr(node, "body", None)
-            if (
-                isinstance(body, list)
-                and body
-                and isinstance(body[0], ast.Expr)
-                and isinstance(body[0].value, ast.Constant)
-            ):
-                body[0].value.value = ""
-        seen[name] = ast.dump(tree)
-    return hashlib.sha256(canonical(seen).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -149,29 +84,70 @@ def perform(request: Request, store: Store) -> str:
     """
     stage, sweep, reuse = request.stage, request.parent_run, request.config.reuse
     kind, name = ("variant", request.variant) if stage.group == "quant" else ("stage", stage.name)
-    with store.alone(stage.key, name), locks.working():
-        usable = reuse == "all" or (reuse == "stages" and kind == "stage")
-        if found := store.finished(kind, [stage.key], None if usable else sweep).get(stage.key):
+    usable = reuse == "all" or (reuse == "stages" and kind == "stage")
+    with store.alone(stage.key, name), locks.working(), contextlib.ExitStack() as until_recorded:
+        found = store.finished(kind, [stage.key], None if usable else sweep).get(stage.key)
+        if found and (kind == "stage" or not measuring.due(found, measuring.of_record(found, request.config))):
             if kind == "stage" or found.tags.get("sweep") == sweep:
                 return found.run_id
             if sweep:
                 return store.adopt(found, request.variant, sweep)
-        log.info("%s", _title(request))
+        if not found:
+            log.info("%s", _title(request))
         with (
             worker.scratch() as scratch,
-            store.run(kind, name, tags=_tags(request, kind), params=_params(request), parent=sweep) as run_id,
+            store.run(kind, name, tags=_tags(request, kind, found), params=_params(request), parent=sweep) as run_id,
         ):
             folder = Path(scratch)
-            parent, sparsity = _parent(stage, store)
-            notes = _notes(stage, store)
-            task = work.Work(stage.group, stage.step, request.config, request.variant, parent, sparsity, notes, folder)
-            made = worker.call(work.do, task)
+            if found:
+                made = _taken(request, found, store, folder)
+            else:
+                parent, sparsity = _parent(stage, store)
+                notes = _notes(stage, store)
+                task = work.Work(stage.group, stage.step, request.config, name, parent, sparsity, notes, folder)
+                made = worker.call(work.do, task)
+            if kind == "variant":
+                digest = made.tags["digest"]
+                # Another variant may have the same file, and be measured now.
+                until_recorded.enter_context(store.alone(digest, f"{name}: the same file"))
+                made = _measured(request, made, found, store, folder, None if usable else sweep)
             store.log(run_id, metrics=made.metrics, tags=made.tags, history=made.history)
             (folder / "config.yaml").write_text(request.config.text, encoding="utf-8")
             if request.log_file and request.log_file.is_file():
                 shutil.copy(request.log_file, folder)
             store.keep_all(run_id, folder)
         return run_id
+
+
+def _taken(request: Request, found: Record, store: Store, folder: Path) -> Trained:
+    """The artifact of an earlier run, of which something has to be measured."""
+    file = folder / artifact_path(request.variant)
+    file.parent.mkdir()
+    shutil.copy(store.needed(found, artifact_path(found.tags["variant"])), file)
+    shutil.copy(store.needed(found, ASKED), folder)
+    return Trained({}, tags={"digest": found.tags["digest"]})
+
+
+def _measured(
+    request: Request, made: Trained, found: Record | None, store: Store, folder: Path, sweep: str | None
+) -> Trained:
+    """What all probes find of the artifact in `folder`: what is in the store is taken from there, of `sweep` only where
+    it is given."""
+    config, digest = request.config, made.tags["digest"]
+    probes = measuring.keyed(config, request.stage.key, digest)
+    earlier = [*([found] if found else []), *store.of_digest(digest, sweep)]
+    results = measuring.known(probes, earlier, store, folder)
+    left = {key: probe for key, probe in probes.items() if probe.name not in results}
+    if found:
+        names = ", ".join(probe.name for probe in left.values())
+        log.info("%s: %s", request.variant, f"measure again: {names}" if left else "all is measured, by other sweeps")
+    if left:
+        results |= worker.call(measuring.measure, config, request.variant, left, folder)
+    tags = {**made.tags, **measuring.tags(results), **measuring.conclude(config, request.variant, results, folder)}
+    return Trained(
+        {name: value for result in results.values() for name, value in result.metrics.items()},
+        tags={**tags, **{name: text for result in results.values() for name, text in result.tags.items()}},
+    )
 
 
 def check(configs: Sequence[Config]) -> tuple[str, ...]:
@@ -198,13 +174,13 @@ def check(configs: Sequence[Config]) -> tuple[str, ...]:
         "model": [model.describe(), model.title, plain(model.settings)],
         "transforms": [[step.name, step.describe()] for step in transforms],
         "images": [data.shape, len(data.classes)],
-        "versions": _versions(),
-        "code": code_version("src.pipeline.work", model.module, *(step.module for step in transforms)),
+        "versions": keys.versions(*keys.LIBRARIES),
+        "code": keys.code_version("src.pipeline.work", model.module, *(step.module for step in transforms)),
     }
     try:
         return checked.remembered(
             _cache(config.data),
-            hashlib.sha256(canonical(asked).encode()).hexdigest(),
+            keys.digest(asked),
             functools.partial(worker.call, work.check, model, transforms, data.shape, len(data.classes)),
         )
     except OtherImages as error:
@@ -265,10 +241,11 @@ def _notes(stage: Stage, store: Store) -> tuple[str, ...]:
     return (*_notes(stage.parent, store), *filter(None, [record.tags.get(work.NOTES)]))
 
 
-def _tags(request: Request, kind: str) -> dict[str, str]:
+def _tags(request: Request, kind: str, found: Record | None) -> dict[str, str]:
     stage = request.stage
-    tags = {"stage": stage.group, "key": stage.key}
+    tags = {"stage": stage.group, "key": stage.key, "recipe": stage.recipe}
     tags |= {"parent_key": stage.parent.key} if stage.parent else {}
+    tags |= {"artifact_from": found.tags.get("artifact_from", found.run_id)} if found else {}
     return tags | {"variant": request.variant} if kind == "variant" else tags
 
 

@@ -6,7 +6,6 @@ It is carried into the logged model together with the modules that it imports, s
 import ast
 import base64
 import binascii
-import io
 import json
 import threading
 from collections.abc import Iterable, Mapping
@@ -142,12 +141,3 @@ def carried(module: str) -> list[Path]:
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "src":
                 todo += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
     return sorted(found)
-
-
-def example(pixels: np.ndarray) -> str:
-    """An image as base64 of a PNG file. `pixels`: uint8 `[height, width, 1 or 3]`."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()

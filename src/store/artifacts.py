@@ -9,7 +9,7 @@ from typing import Any
 
 from src.settings.check import Told, UserError
 from src.store.faults import is_missing, reason
-from src.store.names import CHECKPOINT, FILES, artifact_path
+from src.store.names import CHECKPOINT, FILES, FOUND, MEASURED, NO_NUMBER, artifact_path
 from src.store.opening import Connection
 from src.store.sqlite import ARTIFACTS, local_path
 from src.store.waiting import NoAnswer, Patient
@@ -33,6 +33,15 @@ class Record:
         """The SHA-256 of each file that later work depends on, as it was recorded."""
         made = artifact_path(self.tags["variant"]) if self.tags["kind"] == "variant" else CHECKPOINT
         return {made: self.tags["digest"], **json.loads(self.tags.get(FILES, "{}"))}
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """The metrics that probes of its artifact left, without those of its comparison with others."""
+        if FOUND in self.tags:
+            names = {name for left in json.loads(self.tags[FOUND]).values() for name in left}
+        else:  # version 0.1 had no probes
+            names = {*MEASURED, *(name for name in self.metrics if name.endswith(NO_NUMBER))}
+        return {name: value for name, value in self.metrics.items() if name in names}
 
 
 class Unusable(Told):

@@ -1,5 +1,9 @@
 """The names of kinds of runs, tags, metrics and artifacts in the store. Scripts rely on them, and a test holds them."""
 
+from src.measure.names import AUDIT as AUDIT
+from src.measure.names import NO_NUMBER as NO_NUMBER
+from src.measure.names import predictions_path as predictions_path
+
 KINDS = ("sweep", "stage", "variant")
 TAGS = ("kind", "variant", "stage", "key", "digest")
 MEASURED = (
@@ -11,22 +15,20 @@ MEASURED = (
     "gzip_bytes",
     "sparsity",
 )
-NO_NUMBER = "_no_number"  # after a split's name: for how many of its images; only where there are any
 LATENCY = ("latency_ms_mean", "latency_ms_std", "latency_ms_median", "latency_ms_p90")
 COMPARED = ("test_accuracy_drop", "gzip_ratio", "speedup")
+PROBE = "probe."  # a tag, before the name of a probe: the key of what it found
+OF_LATENCY = f"{PROBE}latency"
 # What a run says of the sweep that it is in, and a later sweep that takes it over says anew.
-OF_A_SWEEP = ("sweep", "host", "process", "verdict", "error", "latency_host")
+OF_A_SWEEP = ("sweep", "host", "process", "verdict", "error", "latency_host", OF_LATENCY)
 SPLITS = ("train", "validation", "test")
 CHECKPOINT = "checkpoint/model.h5"
-AUDIT = "audit.json"
 PREPROCESSING = "preprocessing.json"
 PYFUNC = "pyfunc"
+FOUND = "probes"  # a tag: the names of the metrics, tags and files that each probe left
+ASKED = "asked.json"  # what was asked for when an artifact was made
 FILES = "files"  # a tag: SHA-256 by path of what a variant leaves beside its artifact
 
 
 def artifact_path(variant: str) -> str:
     return f"model/{variant}.tflite"
-
-
-def predictions_path(split: str) -> str:
-    return f"predictions/{split}.npz"

@@ -25,7 +25,7 @@ from src.settings.sections import Tracking
 from src.store import opening, sqlite
 from src.store.artifacts import Artifacts, Away, Damaged, Record, Unusable, check
 from src.store.faults import named, reason
-from src.store.names import KINDS, MEASURED, NO_NUMBER, OF_A_SWEEP, PYFUNC, artifact_path
+from src.store.names import KINDS, OF_A_SWEEP, PYFUNC, artifact_path
 from src.store.opening import Nothing
 from src.store.waiting import Patient
 
@@ -185,8 +185,7 @@ class Store:
             (whole / artifact_path(record.tags["variant"])).rename(whole / artifact_path(variant))
             shutil.rmtree(whole / PYFUNC, ignore_errors=True)  # what is registered stays with the run that was chosen
             self.keep_all(run_id, whole)
-            measured = {*MEASURED, *(name for name in record.metrics if name.endswith(("_bytes", NO_NUMBER)))}
-            self.log(run_id, metrics={name: value for name, value in record.metrics.items() if name in measured})
+            self.log(run_id, metrics=record.measured)
         return run_id
 
     # --- Reading ---
@@ -210,6 +209,11 @@ class Store:
         newest = {key: self.search(f"{where} and tags.key = '{key}'", 1 + len(but)) for key in wanted}
         sound = {key: [record for record in records if record.run_id not in but] for key, records in newest.items()}
         return {key: records[0] for key, records in sound.items() if records}
+
+    def of_digest(self, digest: str, sweep: str | None = None) -> list[Record]:
+        """The newest FINISHED variants whose artifact has the SHA-256 `digest`; of `sweep` only, where it is given."""
+        where = f"tags.kind = 'variant' and attributes.status = 'FINISHED' and tags.digest = '{digest}'"
+        return self.search(where + (f" and tags.sweep = '{sweep}'" if sweep else ""), most=20)
 
     def progress(self, sweep: str) -> dict[str, list[str]]:
         """The names of a sweep's runs by status; those that it took over from earlier sweeps left out."""

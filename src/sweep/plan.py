@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 
 from src.data import dataset, shown
-from src.pipeline import stages
+from src.pipeline import measuring, stages
 from src.pipeline.stages import Stage
+from src.settings.check import UserError
 from src.settings.config import Config
+from src.settings.sections import Audit
 from src.store.artifacts import Away, Damaged, Record
 from src.store.store import Store
 
@@ -53,11 +55,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Job:
-    """One stage, done for one variant on behalf of all that share it. `seconds` is what such a stage took earlier."""
+    """One stage, done for one variant on behalf of all that share it. `seconds` is what such a stage took earlier.
+    `probes` are the names of those to do on an artifact that is in the store: then nothing is converted."""
 
     variant: Variant
     stage: Stage
     seconds: float | None = None
+    probes: tuple[str, ...] = ()
 
     @property
     def is_variant(self) -> bool:
@@ -76,12 +80,14 @@ class Job:
 @dataclass(frozen=True)
 class Plan:
     """The variants, what of them is in the store already (by key), what was there but is damaged, and why, and the
-    stages to do, a wave after another: all within a wave are independent, and each finds its parent done."""
+    stages to do, a wave after another: all within a wave are independent, and each finds its parent done. `outdated`
+    counts variants of the store that are not used because other code or libraries have made them."""
 
     variants: tuple[Variant, ...]
     done: Mapping[str, Record]
     damaged: tuple[tuple[Record, str], ...]
     waves: tuple[tuple[Job, ...], ...]
+    outdated: int = 0
 
     @property
     def jobs(self) -> list[Job]:
@@ -95,6 +101,7 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose, before: Sequenc
     names that tell it from them.
     """
     composed = [(tuple(o), compose(o)) for o in overrides]
+    _check_audits([config.audit for _, config in composed])
     groups = {step.group for _, config in composed for step in (*config.transforms, config.quant)}
     found: dict[str, Variant] = {}
     baselines: dict[str, str] = {}
@@ -113,6 +120,13 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose, before: Sequenc
     return _named(variants, before, groups)
 
 
+def _check_audits(audits: Sequence[Audit]) -> None:
+    """Raises `UserError` for a sweep over what is read off an artifact, which makes no other one."""
+    if len(set(audits)) > 1:
+        names = ",".join(sorted({name for audit in audits for name in audit.compressors}))
+        raise UserError(f"audit.compressors: takes one list for all variants of a sweep, such as [{names}]")
+
+
 def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
     data = dataset(config)
     chain = stages.chain(config, data)
@@ -129,30 +143,59 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
         done |= _intact(store, "stage", checkpoints, damaged)
     if store and reuse == "all":
         done |= _intact(store, "variant", [v.stage.key for v in variants], damaged)
+    outdated = _outdated(variants, store) if store and reuse != "none" and not done else 0
     earlier = _earlier_seconds_an_image(store) if store else {}
-    waves: list[dict[str, Job]] = []
+
+    def job(variant: Variant, stage: Stage) -> Job:
+        each = earlier.get(_kind_of_work(variant, stage))
+        return Job(variant, stage, each and each * _images(variant, stage))
+
+    waves: list[dict[str, Job]] = [{}]
     for variant in variants:
+        if (record := done.get(variant.stage.key)) and (names := _due(variant, record)):
+            waves[0][variant.stage.key] = replace(job(variant, variant.stage), probes=names)
+            del done[variant.stage.key]
+            continue
         for depth in range(len(variant.chain) - 1, -1, -1):
             stage = variant.chain[depth]
             if stage.key in done:
                 break
             while len(waves) <= depth:
                 waves.append({})
-            each = earlier.get(_kind_of_work(variant, stage))
-            waves[depth].setdefault(stage.key, Job(variant, stage, each and each * _images(variant, stage)))
-    return Plan(tuple(variants), done, tuple(damaged), tuple(tuple(wave.values()) for wave in waves if wave))
+            waves[depth].setdefault(stage.key, job(variant, stage))
+    in_order = tuple(tuple(wave.values()) for wave in waves if wave)
+    return Plan(tuple(variants), done, tuple(damaged), in_order, outdated)
+
+
+def _due(variant: Variant, record: Record) -> tuple[str, ...]:
+    """The names of the probes that have to be done again on an artifact of the store."""
+    due = measuring.due(record, measuring.of_record(record, variant.config))
+    return tuple(probe.name for probe in due.values())
+
+
+def _outdated(variants: Sequence[Variant], store: Store) -> int:
+    """How many variants of the store were asked for like these, and made by other code or libraries. Before there were
+    recipes (version 0.1), none of what is there can be used."""
+    recipes, keys = ({getattr(variant.stage, name) for variant in variants} for name in ("recipe", "key"))
+    finished = store.search("tags.kind = 'variant' and attributes.status = 'FINISHED'")
+    others = [record.tags for record in finished if record.tags.get("key") not in keys]
+    return sum(tags.get("recipe") in (None, *recipes) for tags in others)
 
 
 def summary(plan: Plan, parallel: int) -> str:
     """The plan in a line, which begins with the model and the data."""
     checkpoints = [job.title for job in plan.jobs if not job.is_variant]
-    artifacts = sum(job.is_variant for job in plan.jobs)
+    again = [job for job in plan.jobs if job.probes]
+    artifacts = sum(job.is_variant for job in plan.jobs) - len(again)
     parts = [
         f"{len(plan.variants)} variant{'s' * (len(plan.variants) != 1)}",
         f"to make: {', '.join(checkpoints) or 'nothing'}",
     ]
     parts.append(f"to convert and evaluate: {artifacts}")
-    if reused := len(plan.variants) - artifacts:
+    if again:
+        names = dict.fromkeys(name for job in again for name in job.probes)
+        parts.append(f"to measure again, without converting: {len(again)} ({', '.join(names)})")
+    if reused := len(plan.variants) - artifacts - len(again):
         parts.append(f"from earlier runs: {reused}")
     if (seconds := estimate(plan, parallel)) is not None and plan.jobs:
         parts.append(f"about {duration(seconds)}, and latency after that")
@@ -165,6 +208,14 @@ def _subject(plan: Plan) -> str:
     models = dict.fromkeys(shown(config.model.title) for config in configs)
     data = dict.fromkeys(shown(config.data.title) for config in configs)
     return f"{', '.join(models)} on {', '.join(data)}"
+
+
+def outdated(plan: Plan) -> str:
+    """What the first sweep says of a store that other code or libraries have filled; empty for any other."""
+    if not plan.outdated:
+        return ""
+    variants = f"{plan.outdated} variant{'s' * (plan.outdated != 1)}"
+    return f"{variants} of this store: made by other code or libraries; kept and not used, so all stages are made anew"
 
 
 def estimate(plan: Plan, parallel: int) -> float | None:
@@ -183,6 +234,8 @@ def show(plan: Plan, parallel: int, console: Console) -> None:
     """Prints the whole plan; nothing is run."""
     # A terminal breaks the line where it is too narrow; a file has it whole.
     console.print(summary(plan, parallel), style="bold", highlight=False, markup=False, soft_wrap=True)
+    if line := outdated(plan):
+        console.print(line, highlight=False, markup=False)
     needed = {stage.key: Job(variant, stage) for variant in plan.variants for stage in variant.chain}
     width = max(len(job.title) for job in needed.values())
     for number, wave in enumerate(plan.waves, start=1):
@@ -192,6 +245,8 @@ def show(plan: Plan, parallel: int, console: Console) -> None:
             took = f"about {duration(job.seconds)}" if job.seconds is not None else "no such stage has run here yet"
             what = "convert and evaluate" if job.is_variant else job.stage.group
             what = "take as it is" if job.stage.name == "dense" else what
+            if job.probes:
+                what, took = "measure again", ", ".join(job.probes)
             console.print(f"  {job.title:<{width}}  {what:<20}  {took}", highlight=False, markup=False)
     reused = [(job, plan.done[key]) for key, job in needed.items() if key in plan.done]
     if reused:
@@ -254,7 +309,8 @@ def _earlier_seconds_an_image(store: Store) -> dict[tuple[str, ...], float]:
     seconds: dict[tuple[str, ...], list[float]] = {}
     for record in records:
         images = int(record.params.get("train_images", 0)) * int(record.params.get("epochs", 1))
-        if images and record.seconds is not None and "reused_from" not in record.tags:
+        whole = not record.tags.keys() & {"reused_from", "artifact_from"}
+        if images and record.seconds is not None and whole:
             stage = record.tags.get("stage", "")
             work = (stage, *(record.params.get(name, "") for name in ("image_shape", "data", "model", stage)))
             seconds.setdefault(work, []).append(record.seconds / images)

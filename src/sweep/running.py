@@ -134,6 +134,8 @@ def do(opened: Opened, planned: Plan) -> dict[str, Outcome]:
     """Runs the waves of `planned`; gives what came of each of its variants, by the key of its stage. What the sweep has
     done before is not done again, whether it succeeded or failed."""
     log.info("%s: %s", opened.name, plan.summary(planned, opened.launcher.parallel))
+    if line := plan.outdated(planned):
+        log.info("%s", line)
     for damaged, why in planned.damaged:
         opened.store.mark_damaged(damaged, why)
     new = [variant for variant in planned.variants if variant.stage.key not in opened.outcomes]

@@ -13,7 +13,8 @@ from src.data import Dataset, in_memory
 from src.machine import backend
 from src.measure.accuracy import predict
 from src.measure.audit import audit
-from src.measure.audit.asked import Asked, left_in_float
+from src.measure.audit.asked import left_in_float
+from src.measure.probe import Asked
 from src.methods import convert, prune, train
 from src.methods.convert import FullInteger, Quantization
 from src.methods.task import Task, Trained

@@ -15,7 +15,8 @@ from test_architectures import task as tiny_task
 from src.machine import backend
 from src.measure.accuracy import predict
 from src.measure.audit import audit
-from src.measure.audit.asked import Asked, differences
+from src.measure.audit.asked import differences
+from src.measure.probe import Asked
 from src.methods import convert, prune, train
 from src.methods.convert import Quantization
 from src.models import saved

@@ -3,17 +3,50 @@
 Neither TensorFlow nor an interpreter is needed, so a file that crashes the interpreter can be audited as well.
 """
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from src.measure import tflite
+from src.measure.audit.asked import differences
 from src.measure.audit.compressors import COMPRESSORS, gzip_bytes
 from src.measure.audit.contents import Audit
 from src.measure.audit.weights import read
+from src.measure.names import AUDIT
+from src.measure.probe import Found, Subject
 from src.measure.tflite import Port
 from src.settings.check import UserError
+from src.settings.plain import plain
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of `probe`: `compressors` beside gzip, and the key of the conversion, which says what was asked for."""
+
+    compressors: tuple[str, ...]
+    conversion: str
+
+
+def probe(subject: Subject, settings: Settings) -> Found:
+    """Bytes and zeros of the file, and where it is not what was asked for; leaves all that was found."""
+    found = audit(subject.artifact, attribute=True, compressors=settings.compressors)
+    content = plain(found) | {"layers": plain(found.layers)}
+    (subject.folder / AUDIT).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    yield "tflite_bytes", found.tflite_bytes
+    yield "gzip_bytes", found.gzip_bytes
+    yield "sparsity", found.sparsity or 0.0
+    for name, size in found.compressors.items():
+        yield f"{name}_bytes", size
+    yield "audit", " ".join([*subject.asked.notes, *differences(found, subject.asked)]) or "as asked for"
+    yield "input_dtype", found.input_dtype
+    yield "output_dtype", found.output_dtype
+    yield "float_operators", _counted(operator.name for operator in found.operators if operator.computes == "float")
+    if found.random_operators:
+        yield "random_operators", ", ".join(found.random_operators)
 
 
 def audit(path: Path, attribute: bool = False, compressors: Sequence[str] = ()) -> Audit:
@@ -54,6 +87,11 @@ def audit(path: Path, attribute: bool = False, compressors: Sequence[str] = ()) 
             outputs=outputs,
             signatures=tuple(signature.name for signature in model.signatures if signature.name),
         )
+
+
+def _counted(names: Iterable[str]) -> str:
+    counts = Counter(names)
+    return ", ".join(f"{name} x{n}" if n > 1 else name for name, n in sorted(counts.items())) or "none"
 
 
 def _dtypes(ports: Sequence[Port]) -> str:

@@ -1,19 +1,10 @@
 """Where an artifact is not what was asked for, in sentences for a person."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from src.measure.audit.contents import Audit, Operator
 from src.measure.audit.weights import FLOATS
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a variant should be: the dtype of its weights and of its activations, and the share of zeros."""
-
-    weights: str = "float32"
-    activations: str = "float32"
-    sparsity: float = 0.0
+from src.measure.probe import Asked
 
 
 def left_in_float(found: Audit, asked: Asked) -> tuple[Operator, ...]:

@@ -18,6 +18,7 @@ from src.measure import latency as benchmark
 from src.measure import stats
 from src.measure.audit.contents import Layer
 from src.measure.predictions import Predictions
+from src.pipeline import keys
 from src.results import report
 from src.results.compare import conditions
 from src.results.compare.effects import damaged, effects
@@ -31,7 +32,7 @@ from src.settings.sections import Benchmark, Compare
 from src.store.address import elsewhere
 from src.store.artifacts import Damaged, Record
 from src.store.faults import reason
-from src.store.names import AUDIT, LATENCY, MEASURED, NO_NUMBER, artifact_path, predictions_path
+from src.store.names import AUDIT, LATENCY, OF_LATENCY, artifact_path, predictions_path
 from src.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -174,8 +175,11 @@ def _training(
         rows[found.name] = _timed(rows[found.name], found)
     for name, record in records.items():
         row = rows[name]
-        new = {key: value for key, value in row.metrics.items() if key not in MEASURED and not key.endswith(NO_NUMBER)}
+        new = {key: value for key, value in row.metrics.items() if key not in record.measured}
         tags = {"latency_host": measured.host.hostname, "data_fingerprint": data.fingerprint}
+        if row.speedup:
+            reference = records[measured.baseline].tags["digest"]
+            tags[OF_LATENCY] = keys.of_latency(record.tags["digest"], reference, how, measured.host)
         tags |= {"verdict": str(row.verdict)} if row.verdict else {}
         tags |= {"worst_class": row.worst_class[0]} if row.worst_class else {}
         tags |= {"error": row.failed} if row.failed else {}
@@ -219,8 +223,7 @@ def _row(entry: Entry, record: Record | None, store: Store) -> report.Row:
         run_id=record.run_id,
         reused_from=record.tags.get("reused_from"),
         digest=record.tags["digest"],
-        metrics={name: record.metrics[name] for name in MEASURED}
-        | {name: count for name, count in record.metrics.items() if name.endswith(NO_NUMBER)},
+        metrics=record.measured,
         layers=tuple(Layer(**layer) for layer in store.json(record.run_id, AUDIT).get("layers", ())),
         found=record.tags.get("audit", ""),
         no_number=record.tags.get("no_number", ""),

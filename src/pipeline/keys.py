@@ -1,0 +1,114 @@
+"""Keys: a digest of all that a stage's result, or what a probe finds, depends on. Equal keys have equal results."""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from src.data import Dataset
+from src.measure.latency import Host
+from src.measure.probe import Probe
+from src.measure.targets import Target
+from src.measure.targets.litert import CPU
+from src.settings.config import Config, Step
+from src.settings.plain import canonical, plain
+from src.settings.sections import Benchmark
+
+# A new version of one of these may change what a stage leaves.
+LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
+# Of what a probe finds; the runtime is the target's.
+MEASURING = ("numpy",)
+
+
+def digest(parts: Any) -> str:
+    """SHA-256 of JSON-able data, in hexadecimal digits."""
+    return hashlib.sha256(canonical(parts).encode()).hexdigest()
+
+
+def of_stage(
+    config: Config, data: Dataset, step: Step, parent: tuple[str, str] | None, model: Step | None
+) -> tuple[str, str]:
+    """The key of a stage and its recipe, which is what was asked for without the code and the libraries that do it.
+    `parent` is the same two of the stage before; `model` is of a training only."""
+    asked = {
+        "step": step.describe(),
+        "model": model.describe() if model else None,
+        "augment": plain(config.augment) if step.group != "quant" else None,
+        "data": data.fingerprint,
+        "seed": config.seed,
+    }
+    modules = [step.module, "src.data", *([model.module] if model else [])]
+    done_by = {"versions": versions(*LIBRARIES), "code": code_version(*modules)}
+    before, before_recipe = parent or (None, None)
+    return digest({**asked, **done_by, "parent": before}), digest({**asked, "parent": before_recipe})
+
+
+def of_probe(probe: Probe, artifact: str, data: Dataset) -> str:
+    """`artifact` is the SHA-256 of the file."""
+    images = [data.fingerprint, probe.split] if probe.split else None
+    return of_measurement(probe.name, artifact, images, probe.target, probe.settings, probe.function.__module__)
+
+
+def of_latency(artifact: str, baseline: str, how: Benchmark, host: Host) -> str:
+    """Of the latency of an artifact beside its baseline, both given by their SHA-256."""
+    settings = {"benchmark": plain(how), "baseline": baseline, "host": [host.hostname, host.cpu]}
+    return of_measurement("latency", artifact, None, CPU, settings, "src.measure.latency", "src.measure.targets.child")
+
+
+def of_measurement(
+    name: str, artifact: str, images: list[str] | None, target: Target | None, settings: Any, *modules: str
+) -> str:
+    """Of something that was measured of an artifact, by the code of `modules`."""
+    return digest(
+        {
+            "name": name,
+            "artifact": artifact,
+            "images": images,
+            "target": target.describe() if target else None,
+            "settings": plain(settings),
+            "versions": versions(*MEASURING),
+            "code": code_version(*modules),
+        }
+    )
+
+
+@functools.cache
+def versions(*libraries: str) -> dict[str, str]:
+    """The installed version of each."""
+    return {name: importlib.metadata.version(name) for name in libraries}
+
+
+@functools.cache
+def code_version(*modules: str) -> str:
+    """A digest of what the modules do: their syntax trees without comments and docstrings, and those of the modules of
+    this project that they import. `src.settings` is left out: the settings themselves are in every key."""
+    seen: dict[str, str] = {}
+    todo = list(modules)
+    while todo:
+        name = todo.pop()
+        if name in seen or name.startswith("src.settings"):
+            continue
+        try:
+            spec = importlib.util.find_spec(name)
+        except ModuleNotFoundError:  # a name inside a module
+            continue
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            continue
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "src":
+                todo.append(node.module)
+                todo += [f"{node.module}.{alias.name}" for alias in node.names]
+            body = getattr(node, "body", None)
+            if (
+                isinstance(body, list)
+                and body
+                and isinstance(body[0], ast.Expr)
+                and isinstance(body[0].value, ast.Constant)
+            ):
+                body[0].value.value = ""
+        seen[name] = ast.dump(tree)
+    return digest(seen)
