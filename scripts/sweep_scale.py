@@ -22,7 +22,7 @@ from hydra import initialize_config_dir
 from src.cli.compose import CONF, composer
 from src.data import dataset
 from src.measure.predictions import Predictions
-from src.results import compare
+from src.results import closing
 from src.run import run
 from src.store.artifacts import sha256
 from src.store.names import AUDIT, CHECKPOINT, MEASURED, artifact_path, predictions_path
@@ -105,8 +105,8 @@ def measure(models: int, tiny: Path) -> dict[str, float]:
     for module, name, row in (
         (plan, "expand", "planning"),
         (plan, "make", "planning"),
-        (compare, "close", "closing"),
-        (compare.benchmark, "measure", "latency (its own budget)"),
+        (closing, "close", "closing"),
+        (closing.benchmark, "measure", "latency (its own budget)"),
     ):
         timed(module, name, row)
     settings = ["benchmark.seconds=1", "benchmark.operators=false", "benchmark.rounds=3", "benchmark.instances=3"]

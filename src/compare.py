@@ -1,8 +1,9 @@
 """`python -m src.compare sweep=A,B`: two sweeps side by side, and what changed beyond noise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
+import numpy as np
 import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
@@ -12,10 +13,12 @@ from src.cli import command
 from src.console.terminal import Terminal
 from src.measure.predictions import Predictions
 from src.results import recorded
-from src.results.compare.across import Change, change, differing
+from src.results.across import Change, change, differing
 from src.results.report.numbers import interval, percent, points, size, times
 from src.results.report.tables import RULE
+from src.results.variant import Result
 from src.settings.check import STRICT, UserError
+from src.settings.plain import plain
 from src.settings.sections import Tracking
 from src.store.artifacts import Unusable
 from src.store.names import predictions_path
@@ -46,7 +49,7 @@ FACTS = ("commit", "libraries", "fingerprint of the data")
 
 @schema(frozen=True, config=STRICT)
 class Settings:
-    """Of `src.results.compare`."""
+    """Of `src.compare`."""
 
     tracking: Tracking
     sweep: Annotated[str, Field(min_length=1, description="A,B: each latest, a sweep's name or its run id")]
@@ -70,17 +73,17 @@ def compare(wanted: Settings) -> None:
     console.print(f"B  {second.run.name}  {second.run.tags.get('command', '')}", markup=False)
     for line in _settings(store, first, second):
         console.print(line, markup=False)
-    rows = [_by_label(sweep) for sweep in (first, second)]
-    both = [label for label in rows[0] if label in rows[1]]
+    labelled = [_by_label(sweep) for sweep in (first, second)]
+    both = [label for label in labelled[0] if label in labelled[1]]
     if not both:
         raise UserError(f"sweep={wanted.sweep}: have no variant in common")
-    confidence = first.conditions["compare"]["confidence"]
+    confidence = first.conditions.compare.confidence
     floors = tuple(_noise_floor(sweep) for sweep in (first, second))
-    same_data = len({sweep.conditions["facts"]["fingerprint of the data"] for sweep in (first, second)}) == 1
+    same_data = len({sweep.conditions.facts["fingerprint of the data"] for sweep in (first, second)}) == 1
     changes = []
     for label in both:
-        pair = (rows[0][label], rows[1][label])
-        correct = tuple(_correct(store, row) for row in pair)
+        pair = (labelled[0][label], labelled[1][label])
+        correct = tuple(_correct(store, result) for result in pair)
         changes.append(
             change(
                 label,
@@ -93,31 +96,32 @@ def compare(wanted: Settings) -> None:
             )
         )
     console.print(_table(changes, confidence))
-    for letter, own, other in (("A", rows[0], rows[1]), ("B", rows[1], rows[0])):
+    for letter, own, other in (("A", labelled[0], labelled[1]), ("B", labelled[1], labelled[0])):
         if alone := [label for label in own if label not in other]:
             console.print(f"only in {letter}: {', '.join(alone)}", markup=False)
-    for letter, own in (("A", rows[0]), ("B", rows[1])):
-        for label, row in own.items():
-            if row.get("no_number"):
-                console.print(f"{label} of {letter} {row['no_number']}", markup=False)
+    for letter, own in zip("AB", labelled, strict=True):
+        for label, result in own.items():
+            if result.no_number:
+                console.print(f"{label} of {letter} {result.no_number}", markup=False)
     for line in _summary(changes):
         console.print(line, markup=False)
 
 
-def _settings(store: Store, first: recorded.Sweep, second: recorded.Sweep) -> list[str]:
-    facts = [{name: sweep.conditions["facts"].get(name) for name in FACTS} for sweep in (first, second)]
+def _settings(store: Store, first: recorded.ClosedSweep, second: recorded.ClosedSweep) -> list[str]:
+    facts = [{name: sweep.conditions.facts.get(name) for name in FACTS} for sweep in (first, second)]
     configs: list[dict[str, Any]] = []
     for sweep in (first, second):
         try:
-            config = yaml.safe_load(store.file(sweep.measured[0]["run_id"], "config.yaml").read_text(encoding="utf-8"))
+            run = recorded.run_of(store, sweep.measured[0])
+            config = yaml.safe_load(store.file(run.run_id, "config.yaml").read_text(encoding="utf-8"))
         except (Unusable, IndexError):
             config = {}
         # A variant that was taken over from an earlier sweep has that one's config; timed and judged it was in this.
-        timed: dict[str, Any] = next(filter(None, sweep.conditions["latency"]), {})
-        config |= {"benchmark": timed.get("config"), "compare": sweep.conditions["compare"]}
+        timing = next(filter(None, sweep.conditions.latency), None)
+        config |= {"benchmark": timing and timing.config, "compare": plain(sweep.conditions.compare)}
         configs.append({key: value for key, value in config.items() if key != "sweep"})
-    found = differing(configs[0], configs[1]) | differing(facts[0], facts[1])
-    lines = [f"   {key}: {_shown(a)} → {_shown(b)}" for key, (a, b) in found.items()]
+    differences = differing(configs[0], configs[1]) | differing(facts[0], facts[1])
+    lines = [f"   {key}: {_shown(a)} → {_shown(b)}" for key, (a, b) in differences.items()]
     more = [f"   … and {len(lines) - SHOWN} more settings"] if len(lines) > SHOWN else []
     return [*lines[:SHOWN], *more] or ["   the same settings"]
 
@@ -127,18 +131,19 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 44 else text[:40] + "…"
 
 
-def _by_label(sweep: recorded.Sweep) -> dict[str, dict[str, Any]]:
+def _by_label(sweep: recorded.ClosedSweep) -> dict[str, Result]:
     """By variant where there is one training; else with the training's name before it."""
-    one = len({row["training"] for row in sweep.variants}) == 1
-    return {row["variant"] if one else f"{row['training']} {row['variant']}": row for row in sweep.measured}
+    one = len({result.training for result in sweep.results}) == 1
+    return {result.variant if one else result.label: result for result in sweep.measured}
 
 
-def _noise_floor(sweep: recorded.Sweep) -> float:
-    return max((latency["noise_floor"] for latency in sweep.conditions["latency"] if latency), default=0.0)
+def _noise_floor(sweep: recorded.ClosedSweep) -> float:
+    return max((timing.noise_floor for timing in sweep.conditions.latency if timing), default=0.0)
 
 
-def _correct(store: Store, row: Mapping[str, Any]) -> Any:
-    return Predictions.load(recorded.file(store, store.get(row["run_id"]), predictions_path("test"))).correct
+def _correct(store: Store, result: Result) -> np.ndarray:
+    record = recorded.run_of(store, result)
+    return Predictions.load(recorded.file(store, record, predictions_path("test"))).correct
 
 
 def _table(changes: Sequence[Change], confidence: float) -> Table:

@@ -10,6 +10,7 @@ from src.cli import command
 from src.machine import writable
 from src.results import recorded
 from src.results.export import Exported, is_ours, write
+from src.results.variant import Result
 from src.settings.check import STRICT, UserError
 from src.settings.sections import Tracking
 from src.store import registry
@@ -34,7 +35,7 @@ Settings
 
 @schema(frozen=True, config=STRICT)
 class Settings:
-    """Of `src.results.export`."""
+    """Of `src.export`."""
 
     tracking: Tracking
     to: Annotated[str, Field(min_length=1, description="folder: new, empty, or one that this has made")] = (
@@ -65,8 +66,15 @@ def export(wanted: Settings) -> None:
         run_id = champion
     record = recorded.find_variant(store, run_id)
     sweep = recorded.find_sweep(store, record.tags["mlflow.parentRunId"], partial=True)
+    result = next((result for result in sweep.results if result.run_id == record.run_id), None)
+    if result is None:
+        raise UserError(f"run={run_id}: {sweep.run.name} has no numbers of it; takes a run that a sweep has compared")
     what = Exported(
-        record, recorded.artifact(store, record), recorded.preprocessing(store, record), conditions(sweep, record)
+        record,
+        result,
+        recorded.artifact(store, record),
+        recorded.preprocessing(store, record),
+        conditions(sweep, result, record),
     )
     try:
         write(what, folder)
@@ -76,26 +84,28 @@ def export(wanted: Settings) -> None:
         print(f"{folder / file.name}")
 
 
-def conditions(sweep: recorded.Sweep, record: Record) -> tuple[str, ...]:
+def conditions(sweep: recorded.ClosedSweep, result: Result, record: Record) -> tuple[str, ...]:
     """The conditions under which the numbers of the card were measured, a sentence each."""
-    params, confidence = record.params, sweep.conditions["compare"]["confidence"]
-    commit = sweep.conditions.get("facts", {}).get("commit")
-    found = [
+    params, confidence, commit = (
+        record.params,
+        sweep.conditions.compare.confidence,
+        sweep.conditions.facts.get("commit"),
+    )
+    sentences = [
         f"Accuracy is of {params.get('test_images', 'the')} test images that chose nothing; {100 * confidence:g} % "
         "intervals are of the difference from the dense baseline on the same images.",
         f"Seed {params.get('seed', '0')}, {params.get('train_images', '?')} training images, sweep {sweep.run.name}"
         + (f", commit {commit}." if commit else "."),
         "gzip is level 6.",
     ]
-    for latency in filter(None, sweep.conditions["latency"][:1]):
-        host, how, floor = latency["host"], latency["config"], 100 * latency["noise_floor"]
-        load = "not known" if host["load_during"] is None else f"{host['load_during']:.1f}"
-        found.append(
-            f"Latency: batch 1, {how['threads']} thread(s), {latency['instances']} fresh instances of "
-            f"{latency['rounds']} interleaved rounds on {host['cpu']} ({host['cores']} cores, load {load}), "
-            f"{host['runtime']}; differences below {floor:.1f} % can't be told there."
+    if timing := sweep.latency[result.training]:
+        load = "not known" if timing.load is None else f"{timing.load:.1f}"
+        sentences.append(
+            f"Latency: batch 1, {timing.config['threads']} thread(s), {timing.instances} fresh instances of "
+            f"{timing.rounds} interleaved rounds on {timing.cpu} ({timing.cores} cores, load {load}), "
+            f"{timing.runtime}; differences below {100 * timing.noise_floor:.1f} % can't be told there."
         )
-    return tuple(found)
+    return tuple(sentences)
 
 
 if __name__ == "__main__":

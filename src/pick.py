@@ -1,5 +1,6 @@
 """`python -m src.pick`: chooses a variant on the validation split, reports it on the test split, and registers it."""
 
+import math
 import re
 import shlex
 import tempfile
@@ -13,9 +14,9 @@ from pydantic.dataclasses import dataclass as schema
 
 from src.cli import command, frame
 from src.machine import system as machine
-from src.measure.stats import Interval
 from src.results import recorded, serving
 from src.results.report.numbers import interval, percent, points, size, three, times
+from src.results.variant import Result
 from src.settings import credentials
 from src.settings.check import STRICT
 from src.settings.sections import Tracking
@@ -88,91 +89,87 @@ class Settings:
 class Candidate:
     """A variant and why it can't be chosen: for each constraint that fails, what and by how much."""
 
-    row: dict[str, Any]
+    result: Result
     refused: tuple[str, ...]
     excess: float
 
-    @property
-    def label(self) -> str:
-        return f"{self.row['training']} {self.row['variant']}".strip()
 
-
-def candidates(rows: Sequence[dict[str, Any]], wanted: Settings) -> list[Candidate]:
+def candidates(results: Sequence[Result], wanted: Settings) -> list[Candidate]:
     """Every variant but the dense baselines, those that qualify first, by what is minimized; then by how little they
     fail."""
-    baselines = {row["training"]: row for row in rows if row["is_baseline"]}
-    found = [
-        Candidate(row, *_refused(row, baselines.get(row["training"], {}), wanted))
-        for row in rows
-        if not row["is_baseline"]
+    baselines = {result.training: result for result in results if result.is_baseline}
+    every = [
+        Candidate(result, *_refused(result, baselines.get(result.training), wanted))
+        for result in results
+        if not result.is_baseline
     ]
-    minimized = MINIMIZE[wanted.minimize]
-    return sorted(found, key=lambda c: (bool(c.refused), c.excess, c.row.get(minimized) or 0, c.row["gzip_bytes"] or 0))
+
+    def order(candidate: Candidate) -> tuple[bool, float, float, float]:
+        metrics = candidate.result.metrics
+        minimized = metrics.get(MINIMIZE[wanted.minimize], 0)
+        return (bool(candidate.refused), candidate.excess, minimized, metrics.get("gzip_bytes", 0))
+
+    return sorted(every, key=order)
 
 
-def _refused(row: dict[str, Any], baseline: dict[str, Any], wanted: Settings) -> tuple[tuple[str, ...], float]:
+def _refused(result: Result, baseline: Result | None, wanted: Settings) -> tuple[tuple[str, ...], float]:
     """Why not, and the largest factor by which a constraint is exceeded."""
-    if row["failed"]:
-        return (row["failed"],), float("inf")
-    if row.get("no_number"):
-        return (row["no_number"],), float("inf")
-    if baseline.get("no_number"):
-        return (f"its dense baseline {baseline['no_number']}",), float("inf")
-    if row.get("validation_accuracy_drop") is None:
-        return ("was not compared on the validation split",), float("inf")
+    if result.failed:
+        return (result.failed,), math.inf
+    if result.no_number:
+        return (result.no_number,), math.inf
+    if baseline and baseline.no_number:
+        return (f"its dense baseline {baseline.no_number}",), math.inf
+    drop = result.validation_accuracy_drop
+    if drop is None:
+        return ("was not compared on the validation split",), math.inf
     reasons, excess = [], 0.0
-    drop = _drop(row, "validation")
     worst = drop.high if wanted.risk == "interval" else drop.estimate
     if worst > wanted.max_drop:
         over = 100 * (worst - wanted.max_drop)
         what = "may drop up to" if wanted.risk == "interval" else "drops"
         digits = 1 if over >= 0.05 else 3  # else it would be 0.0 above
         reasons.append(f"{what} {100 * worst:.{digits}f} points: {over:.{digits}f} above max_drop")
-        excess = max(excess, worst / wanted.max_drop if wanted.max_drop else float("inf"))
+        excess = max(excess, worst / wanted.max_drop if wanted.max_drop else math.inf)
     limits = (
         ("gzip_bytes", wanted.max_gzip, "max_gzip", size),
         ("latency_ms_median", wanted.max_latency_ms, "max_latency_ms", lambda ms: f"{three(ms)} ms"),
     )
     for name, most, setting, show in limits:
-        value = row.get(name)
+        value = result.metrics.get(name)
         if most is not None and value is None:
             reasons.append(f"has no {name}")
-            excess = float("inf")
+            excess = math.inf
         elif most is not None and value is not None and value > most:
             reasons.append(f"{show(value)}: {show(value - most)} above {setting}")
             excess = max(excess, value / most)
-    if row.get(MINIMIZE[wanted.minimize]) is None and not reasons:
-        return (f"has no {MINIMIZE[wanted.minimize]}",), float("inf")
+    if MINIMIZE[wanted.minimize] not in result.metrics and not reasons:
+        return (f"has no {MINIMIZE[wanted.minimize]}",), math.inf
     return tuple(reasons), excess
-
-
-def _drop(row: dict[str, Any], split: str) -> Interval:
-    name = f"{split}_accuracy_drop"
-    return Interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def pick(wanted: Settings) -> None:
     """Raises `Refused` if none qualifies."""
     store = recorded.open_store(wanted.tracking, looking=not wanted.register)
     sweep = recorded.find_sweep(store, wanted.sweep, wanted.partial, module="src.pick")
-    found = candidates(sweep.variants, wanted)
-    if not found:
+    every = candidates(sweep.results, wanted)
+    if not every:
         raise frame.Refused(f"{sweep.run.name} has nothing but the dense baseline")
-    for line in _why_not(found, wanted):
+    for line in _why_not(every, wanted):
         print(line)
-    chosen = found[0]
+    chosen = every[0]
     if chosen.refused:
         raise frame.Refused(
-            f"none of {len(found)} qualifies; nearest is {chosen.label}: {'; '.join(chosen.refused)}\n"
+            f"none of {len(every)} qualifies; nearest is {chosen.result.label}: {'; '.join(chosen.refused)}\n"
             "more validation images would narrow the intervals; a larger max_drop or risk=point asks for less"
         )
-    for row in sweep.variants:
-        if row["digest"] == chosen.row["digest"] and row["variant"] != chosen.row["variant"]:
-            print(f"note: {row['variant']} is the same file to the byte")
-    print("\n".join(_reported(chosen, sweep.run.name, wanted)))
+    for result in sweep.results:
+        if result.digest == chosen.result.digest and result.variant != chosen.result.variant:
+            print(f"note: {result.variant} is the same file to the byte")
+    print("\n".join(_reported(chosen.result, sweep.run.name, wanted)))
     if not wanted.register:
         return
-    record = store.get(chosen.row["run_id"])
+    record = recorded.run_of(store, chosen.result)
     file = recorded.artifact(store, record)
     name, how = wanted.name or wanted.tracking.experiment, recorded.preprocessing(store, record)
     with tempfile.TemporaryDirectory() as scratch:
@@ -187,7 +184,7 @@ def pick(wanted: Settings) -> None:
             serving.REQUIREMENTS,
             module=serving.__name__,
             example=how["example"],
-            description="\n\n".join(_reported(chosen, sweep.run.name, wanted)),
+            description="\n\n".join(_reported(chosen.result, sweep.run.name, wanted)),
         )
     apart = registry.place(store)
     print(f"registered  {name}, version {version}, alias {wanted.alias}{f' in {apart}' if apart else ''}")
@@ -206,41 +203,49 @@ def _serve(uri: str, model: str) -> str:
     return credentials.to_give(uri) + path + shlex.join([python, *serve])
 
 
-def _why_not(found: Sequence[Candidate], wanted: Settings) -> list[str]:
+def _why_not(every: Sequence[Candidate], wanted: Settings) -> list[str]:
     minimized = MINIMIZE[wanted.minimize]
-    best: float = found[0].row.get(minimized) or 0.0
+    best = every[0].result.metrics.get(minimized, 0.0)
     show = (lambda value: f"{three(value)} ms") if wanted.minimize == "latency" else size
-    width = max(len(candidate.label) for candidate in found)
-    lines = ["not chosen"] if len(found) > 1 else []
-    for candidate in found[1:]:
+    width = max(len(candidate.result.label) for candidate in every)
+    lines = ["not chosen"] if len(every) > 1 else []
+    for candidate in every[1:]:
         why = "; ".join(candidate.refused)
         if not why:
-            value = candidate.row[minimized]
+            value = candidate.result.metrics[minimized]
             same = value == best
             why = "as good; the other comes first by gzip bytes" if same else f"{show(value)}, not {show(best)}"
-        lines.append(f"  {candidate.label:<{width}}  {why}")
+        lines.append(f"  {candidate.result.label:<{width}}  {why}")
     return lines
 
 
-def _reported(chosen: Candidate, sweep: str, wanted: Settings) -> list[str]:
-    row = chosen.row
-    validation, test = _drop(row, "validation"), _drop(row, "test")
-    faster = "no latency was measured"
-    if row.get("latency_ms_median") is not None:
-        claimed = "no sure difference in latency" if row["no_difference"] else f"{times(row['speedup'])} × as fast"
-        if row.get("speedup") is not None:
-            claimed += f" [{times(row['speedup_low'])}, {times(row['speedup_high'])}]"
-        faster = f"{claimed}, median {three(row['latency_ms_median'])} ms"
+def _reported(chosen: Result, sweep: str, wanted: Settings) -> list[str]:
+    validation, test, m = chosen.validation_accuracy_drop, chosen.test_accuracy_drop, chosen.metrics
+    assert validation
+    assert test
     return [
         f"chosen      {chosen.label} of {sweep}",
         f"validation  drop {points(validation.estimate)} {interval(validation)} points; allowed "
         f"{points(wanted.max_drop)} ({'upper end' if wanted.risk == 'interval' else 'estimate'})",
-        f"test        accuracy {percent(row['test_accuracy'], 2)} %, drop {points(test.estimate)} {interval(test)} "
-        f"points: {row['verdict']}",
-        f"size        {size(row['gzip_bytes'])} gzip, {times(1 / row['gzip_ratio'])} × smaller; "
-        f"{size(row['tflite_bytes'])} as it is",
-        f"latency     {faster}",
+        f"test        accuracy {percent(m['test_accuracy'], 2)} %, drop {points(test.estimate)} {interval(test)} "
+        f"points: {chosen.verdict.call if chosen.verdict else 'not judged'}",
+        f"size        {size(m['gzip_bytes'])} gzip, {times(1 / m['gzip_ratio'])} × smaller; "
+        f"{size(m['tflite_bytes'])} as it is",
+        f"latency     {_speed(chosen)}",
     ]
+
+
+def _speed(chosen: Result) -> str:
+    median, speedup = chosen.metrics.get("latency_ms_median"), chosen.speedup
+    if median is None:
+        return "no latency was measured"
+    ends = f" [{times(speedup.low)}, {times(speedup.high)}]" if speedup else ""
+    claimed = (
+        f"{times(speedup.estimate)} × as fast"
+        if speedup and not chosen.no_difference
+        else "no sure difference in latency"
+    )
+    return f"{claimed}{ends}, median {three(median)} ms"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from src.cli.frame import Refused
 from src.console import interrupt
 from src.console.terminal import Terminal
 from src.pipeline import worker
-from src.results import compare
+from src.results import publish
 from src.sweep import plan
 from src.sweep import running as sweep
 
@@ -41,10 +41,10 @@ def run(overrides: Sequence[Sequence[str]], compose: plan.Compose, launcher: swe
     params = {"data": config.data.name, "variants": len(variants)}
     with sweep.open_sweep(config, store, launcher, command=application.command_line(), params=params) as opened:
         sweep.do(opened, planned)
-        closed = sweep.close(opened)
-    compare.show(closed, opened.store, opened.parent)
-    if closed.failed:
-        failed = [f"failed: {label}: {why}" for label, why in closed.failed.items()]
+        findings = sweep.close(opened)
+    publish.show(findings, opened.store, opened.parent)
+    if findings.failed:
+        failed = [f"failed: {label}: {why}" for label, why in findings.failed.items()]
         raise Refused("\n".join([*failed, "what is done is kept, and the same command tries the rest again"]))
     return opened.parent
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,9 +19,13 @@ from src.measure import audit
 from src.measure import latency as benchmark
 from src.measure.accuracy import predict
 from src.measure.predictions import Predictions
-from src.measure.stats import Interval
-from src.results import compare, recorded, report
+from src.results import recorded
+from src.results.across import apart
+from src.results.comparison import duplicates
+from src.results.conditions import Timing
+from src.results.judge import judge
 from src.results.report.numbers import times
+from src.results.variant import Result
 from src.settings.check import STRICT, UserError, check
 from src.settings.config import Step, step
 from src.settings.sections import Benchmark as BenchmarkSettings
@@ -87,14 +91,13 @@ def verify(wanted: Settings) -> None:
         sweep = recorded.find_sweep(store, wanted.sweep, wanted.partial, module="src.verify")
     wrong: dict[str, list[str]] = {}
     held = 0
-    trainings = list(dict.fromkeys(row["training"] for row in sweep.variants))
-    for training, latency in zip(trainings, sweep.conditions["latency"], strict=True):
-        rows = [row for row in sweep.measured if row["training"] == training]
-        if only and only not in {row["run_id"] for row in rows}:
+    for training, timing in sweep.latency.items():
+        results = [result for result in sweep.measured if result.training == training]
+        if only and only not in {result.run_id for result in results}:
             continue
-        rows = [row for row in rows if not only or row["run_id"] == only or row["is_baseline"]]
-        records = {row["variant"]: store.get(row["run_id"]) for row in rows}
-        for name, count, problems in _training(rows, records, store, sweep, latency, wanted.latency):
+        results = [result for result in results if not only or result.run_id == only or result.is_baseline]
+        records = {result.variant: recorded.run_of(store, result) for result in results}
+        for name, count, problems in _training(results, records, store, sweep, timing if wanted.latency else None):
             label = f"{training} {name}".strip()
             held += count
             print(f"{label}: {f'{count} numbers hold' if not problems else 'does not hold'}")
@@ -102,7 +105,8 @@ def verify(wanted: Settings) -> None:
                 print(f"  {problem}")
             if problems:
                 wrong[label] = problems
-    for names in _duplicates(sweep):
+    for same in duplicates(sweep.measured):
+        names = [result.label for result in same]
         print(f"the same file to the byte under {len(names)} names: {', '.join(names)}")
         wrong.setdefault(names[0], []).append("duplicate")
     if wrong:
@@ -111,33 +115,33 @@ def verify(wanted: Settings) -> None:
 
 
 def _training(
-    rows: Sequence[Mapping[str, Any]],
+    results: Sequence[Result],
     records: Mapping[str, Record],
     store: Store,
-    sweep: recorded.Sweep,
-    latency: Mapping[str, Any],
-    time_again: bool,
+    sweep: recorded.ClosedSweep,
+    timing: Timing | None,
 ) -> Iterator[tuple[str, int, list[str]]]:
-    """Each variant's name, how many numbers of it hold, and what does not, a line each."""
-    digests = {row["digest"]: row["variant"] for row in rows}
-    problems: dict[str, list[str]] = {row["variant"]: [] for row in rows}
+    """Each variant's name, how many numbers of it hold, and what does not, a line each. Latency is measured again where
+    `timing` says how it was."""
+    digests = {result.digest: result.variant for result in results}
+    problems: dict[str, list[str]] = {result.variant: [] for result in results}
     again: dict[str, Again] = {}
-    for row in rows:
-        name, record = row["variant"], records[row["variant"]]
-        problems[name] += _edited(row, record)
-        damaged = _damaged(row, record, store, digests)
+    for result in results:
+        name, record = result.variant, records[result.variant]
+        problems[name] += _edited(result, record)
+        damaged = _damaged(result, record, store, digests)
         problems[name] += damaged
         if not damaged:
             done, differing = _again(record, store)
             again[name] = done
             problems[name] += differing
-    whole = sum(row["training"] == rows[0]["training"] for row in sweep.measured)
-    expected = _expected(rows, again, whole, check(Compare, sweep.conditions["compare"], "compare"))
-    if time_again and latency:
-        for name, found in _timed(rows, records, again, latency).items():
-            problems[name] += found
-    for row in rows:
-        name, count = row["variant"], 0
+    whole = sum(result.training == results[0].training for result in sweep.measured)
+    expected = _expected(results, again, whole, sweep.conditions.compare)
+    if timing:
+        for name, slower_or_faster in _timed(results, again, timing).items():
+            problems[name].append(slower_or_faster)
+    for result in results:
+        name, count = result.variant, 0
         for metric, value in expected.get(name, {}).items():
             stored = records[name].metrics.get(metric)
             if stored is None or not math.isclose(stored, value, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
@@ -147,31 +151,29 @@ def _training(
         yield name, count, list(dict.fromkeys(problems[name]))
 
 
-def _edited(row: Mapping[str, Any], record: Record) -> Iterator[str]:
+def _edited(result: Result, record: Record) -> Iterator[str]:
     """Where the run differs from what `comparison.json` said of it when the sweep was closed."""
-    for name, value in row.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or name == "needs_images":
-            continue
+    for name, value in result.numbers.items():
         now = record.metrics.get(name)
         if now is None or not math.isclose(now, value, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
             yield f"{name}: the run says {_number(now)}, the comparison {_number(value)}"
-    if row["verdict"] and not record.tags.get("verdict", "").startswith(row["verdict"]):
-        yield f"verdict: the run says {record.tags.get('verdict')}, the comparison {row['verdict']}"
-    if record.tags.get("digest") != row["digest"]:
-        yield f"digest: the run says {record.tags.get('digest')}, the comparison {row['digest']}"
+    if result.verdict and record.tags.get("verdict") != str(result.verdict):
+        yield f"verdict: the run says {record.tags.get('verdict')}, the comparison {result.verdict}"
+    if record.tags.get("digest") != result.digest:
+        yield f"digest: the run says {record.tags.get('digest')}, the comparison {result.digest}"
 
 
-def _damaged(row: Mapping[str, Any], record: Record, store: Store, digests: Mapping[str, str]) -> list[str]:
+def _damaged(result: Result, record: Record, store: Store, digests: Mapping[str | None, str]) -> list[str]:
     """Whether the file is another one than was recorded; then nothing more is done with it."""
-    path = artifact_path(row["variant"])
+    path = artifact_path(result.variant)
     try:
-        found = sha256(store.file(record.run_id, path))
+        digest = sha256(store.file(record.run_id, path))
     except Unusable as error:
         return [str(error)]
-    if found == row["digest"]:
+    if digest == result.digest:
         return []
-    whose = f": it is that of {digests[found]}" if found in digests else ""
-    return [f"{path}: SHA-256 is {found[:16]}…, recorded was {row['digest'][:16]}…{whose}"]
+    whose = f": it is that of {digests[digest]}" if digest in digests else ""
+    return [f"{path}: SHA-256 is {digest[:16]}…, recorded was {str(result.digest)[:16]}…{whose}"]
 
 
 def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
@@ -223,63 +225,49 @@ def _data_and_model(record: Record, store: Store) -> tuple[Dataset, Step]:
 
 
 def _expected(
-    rows: Sequence[Mapping[str, Any]], again: Mapping[str, Again], whole: int, judged: Compare
+    results: Sequence[Result], again: Mapping[str, Again], whole: int, judged: Compare
 ) -> dict[str, dict[str, float]]:
     """All numbers that follow from doing it again, by variant. What is corrected over all variants (Holm) is only
     known where all of them, `whole` in number, were done again."""
-    baseline: str = next((row["variant"] for row in rows if row["is_baseline"]), "")
+    baseline = next((result.variant for result in results if result.is_baseline), "")
     if baseline not in again:
         return {name: dict(done.metrics) for name, done in again.items()}
-    fresh = {name: report.Row(name, metrics=done.metrics, is_baseline=name == baseline) for name, done in again.items()}
+    fresh = {name: Result(name, metrics=done.metrics, is_baseline=name == baseline) for name, done in again.items()}
     splits = [{name: done.predictions[split] for name, done in again.items()} for split in ("test", "validation")]
     classes = [str(i) for i in range(int(splits[0][baseline].labels.max()) + 1)]
-    found = compare.judge(fresh, baseline, splits[0], splits[1], classes, judged)
-    expected = {name: dict(row.metrics) for name, row in found.items()}
+    against = judge(fresh, baseline, splits[0], splits[1], classes, judged)
+    expected = {name: result.numbers for name, result in against.items()}
     if len(again) < whole:
         for metrics in expected.values():
             metrics.pop("mcnemar_p_holm", None)
     return expected
 
 
-def _timed(
-    rows: Sequence[Mapping[str, Any]],
-    records: Mapping[str, Record],
-    again: Mapping[str, Again],
-    latency: Mapping[str, Any],
-) -> dict[str, list[str]]:
+def _timed(results: Sequence[Result], again: Mapping[str, Again], timing: Timing) -> dict[str, str]:
     """Speed-ups measured again whose interval, widened by both noise floors, does not meet the recorded one."""
-    baseline = latency["baseline"]
-    host, here = latency["host"], machine.cpu_model()
-    if host["cpu"] != here:
-        print(f"latency: recorded on {host['cpu']}, this is {here}: not comparable, not measured")
+    here = machine.cpu_model()
+    if timing.cpu != here:
+        print(f"latency: recorded on {timing.cpu}, this is {here}: not comparable, not measured")
         return {}
-    if baseline not in again:
+    if timing.baseline not in again:
         return {}
-    settings = check(BenchmarkSettings, latency["config"], "benchmark")
-    found = benchmark.measure({name: done.artifact for name, done in again.items()}, baseline, settings)
-    slack = (1 + found.noise_floor) * (1 + latency["noise_floor"])
-    problems: dict[str, list[str]] = {}
-    for variant in found.variants:
-        metrics = records[variant.name].metrics
-        if variant.name == baseline or "speedup" not in metrics:
+    settings = check(BenchmarkSettings, timing.config, "benchmark")
+    latency = benchmark.measure({name: done.artifact for name, done in again.items()}, timing.baseline, settings)
+    now = {variant.name: variant.speedup for variant in latency.variants}
+    slack = (1 + latency.noise_floor) * (1 + timing.noise_floor)
+    problems: dict[str, str] = {}
+    for result in results:
+        before, after = result.speedup, now.get(result.variant)
+        if before is None or after is None:
             continue
-        before = Interval(metrics["speedup"], metrics["speedup_low"], metrics["speedup_high"])
-        now = variant.speedup
-        if before.low / slack > now.high or now.low > before.high * slack:
-            problems[variant.name] = [
+        if apart(before, after, slack):
+            problems[result.variant] = (
                 f"speedup: recorded {times(before.estimate)} [{times(before.low)}, {times(before.high)}], found "
-                f"{times(now.estimate)} [{times(now.low)}, {times(now.high)}]"
-            ]
+                f"{times(after.estimate)} [{times(after.low)}, {times(after.high)}]"
+            )
         else:
-            print(f"{variant.name}: speedup holds, {times(before.estimate)} then, {times(now.estimate)} now")
+            print(f"{result.variant}: speedup holds, {times(before.estimate)} then, {times(after.estimate)} now")
     return problems
-
-
-def _duplicates(sweep: recorded.Sweep) -> list[list[str]]:
-    groups: dict[str, list[str]] = {}
-    for row in sweep.measured:
-        groups.setdefault(row["digest"], []).append(f"{row['training']} {row['variant']}".strip())
-    return [names for names in groups.values() if len(set(names)) > 1]
 
 
 def _number(value: float | None) -> str:

@@ -26,9 +26,11 @@ from src.export import conditions
 from src.measure.latency import FIRST_LOOK, NEXT_LOOK, Plan, Report, allocate, call, measure, precise
 from src.measure.stats import Interval, bootstrap_ratio
 from src.results import recorded
-from src.results import report as pages
-from src.results.report.figures import Drawn
+from src.results.comparison import Comparison, Findings
+from src.results.conditions import from_json, to_json
 from src.results.report.page import page
+from src.results.report.rendering import Drawn
+from src.results.variant import Result
 from src.settings.check import UserError
 from src.settings.plain import plain
 from src.settings.sections import Benchmark, Compare
@@ -112,11 +114,12 @@ def test_what_the_system_does_not_tell_is_null_in_json_and_said_wherever_it_is_s
     assert "How busy other processes kept this machine is not known: this system does not tell." in said
     assert "Memory is not measured: this system does not tell how much a process has had." in said
     drawn = Drawn({"latency": ["<svg></svg>"]}, {})
-    sweep = pages.Sweep("sweep", "today", (pages.Comparison("", (), latency=silent),), Compare(), {"what": "x"})
+    variant = Result("none-none", run_id="0" * 32)
+    sweep = Findings("sweep", "today", (Comparison("", (variant,), latency=silent),), Compare(), {"what": "x"})
     assert f"{host.cores} cores, load not known), {host.runtime}" in page(sweep, [drawn])
-    of_all = {"compare": {"confidence": 0.95}, "latency": [as_json]}
     run = Record("0" * 32, "sweep", "FINISHED", 0.0, None, {}, {}, {})
-    card = " ".join(conditions(recorded.Sweep(run, (), of_all), run))
+    read = from_json(json.loads(json.dumps(to_json(sweep))))
+    card = " ".join(conditions(recorded.ClosedSweep(run, (variant,), read), variant, run))
     assert f"({host.cores} cores, load not known), {host.runtime}" in card
 
 

@@ -19,13 +19,14 @@ from rich.console import Console
 
 from src.audit import notes, run, show
 from src.cli import files as artifact_files
-from src.cli.files import digits, names
+from src.cli.files import names
 from src.console.terminal import shown
 from src.measure.audit import audit
 from src.measure.audit.contents import Audit
 from src.measure.audit.weights import layer_of
 from src.measure.latency.workload import workload
 from src.measure.tflite import gives_probabilities, is_sparse_encoded
+from src.results.report.numbers import digits
 from src.settings.check import UserError
 
 Write = Callable[..., Path]

@@ -3,7 +3,6 @@
 import logging
 import math
 from dataclasses import replace
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -13,11 +12,15 @@ from hydra import initialize_config_dir
 
 from src.cli.compose import CONF
 from src.measure.predictions import Predictions
-from src.results import compare, report
-from src.results.compare.effects import interaction
-from src.results.report import figures
+from src.results import closing, publish
+from src.results.comparison import Comparison, Findings, ordered
+from src.results.effects import interaction
+from src.results.judge import judge
+from src.results.report import tables
 from src.results.report.page import page
-from src.settings.sections import Benchmark, Compare
+from src.results.report.rendering import Drawn, drawn
+from src.results.variant import Result
+from src.settings.sections import Compare
 
 LABELS = np.arange(200) % 2
 
@@ -30,18 +33,23 @@ def predictions(wrong: int, images: int = 200) -> Predictions:
     return Predictions(labels, predicted, sure, sure)
 
 
-def judged(**wrong: Predictions) -> dict[str, report.Row]:
-    found = {name.replace("_", "-"): its for name, its in wrong.items()}
-    rows = {
-        name: report.Row(
+def judged(**wrong: Predictions) -> dict[str, Result]:
+    predicted = {name.replace("_", "-"): its for name, its in wrong.items()}
+    results = {
+        name: Result(
             name,
-            metrics={"test_accuracy": its.accuracy, "gzip_bytes": 1e3, "sparsity": 0.0},
+            metrics={
+                "validation_accuracy": its.accuracy,
+                "test_accuracy": its.accuracy,
+                "gzip_bytes": 1e3,
+                "sparsity": 0.0,
+            },
             is_baseline=name == "none-none",
             digest=name,
         )
-        for name, its in found.items()
+        for name, its in predicted.items()
     }
-    return compare.judge(rows, "none-none", found, found, ["cat", "dog"], Compare())
+    return judge(results, "none-none", predicted, predicted, ["cat", "dog"], Compare())
 
 
 def test_a_baseline_that_has_every_image_right_is_one_like_any_other() -> None:
@@ -71,18 +79,18 @@ def test_a_variant_that_can_not_be_judged_fails_alone_and_says_why(odd: Predicti
     without = judged(**usual)
     for name in ("none-none", "p1-fiq", "p2-fiq"):
         assert rows[name].failed is None
-        assert rows[name].paired == without[name].paired
-        assert rows[name].validation == without[name].validation
-    comparison = report.Comparison("", tuple(report.ordered(list(rows.values()))), {"test": 200})
+        assert rows[name].test_accuracy_drop == without[name].test_accuracy_drop
+        assert rows[name].validation_accuracy_drop == without[name].validation_accuracy_drop
+    comparison = Comparison("", tuple(ordered(list(rows.values()))), {"test": 200})
     text = page(*_drawn(comparison))
     assert f"<strong>p2-drq failed.</strong> {why.split(':')[0].replace(chr(39), '&#39;')}" in text
-    assert "| p2-drq | failed |" in report.markdown(comparison.rows, 0.95)
-    assert report.as_csv(comparison.rows).count("can't be judged") == 1
+    assert "| p2-drq | failed |" in tables.markdown(comparison.results, 0.95)
+    assert tables.as_csv(comparison.results).count("can't be judged") == 1
 
 
-def _drawn(comparison: report.Comparison) -> tuple[report.Sweep, list[figures.Drawn]]:
-    sweep = report.Sweep("sweep", "today", (comparison,), Compare(), {"what": "x"})
-    return sweep, list(figures.drawn(sweep))
+def _drawn(comparison: Comparison) -> tuple[Findings, list[Drawn]]:
+    findings = Findings("sweep", "today", (comparison,), Compare(), {"what": "x"})
+    return findings, list(drawn(findings))
 
 
 def test_predictions_that_are_damaged_fail_their_own_variant(
@@ -97,21 +105,22 @@ def test_predictions_that_are_damaged_fail_their_own_variant(
     file.write_bytes(file.read_bytes()[:-1])
     with initialize_config_dir(str(CONF), version_base="1.3"):
         compose = default_composer()
-        configs = {name: compose([*settings, f"quant={name.split('-')[1]}"]) for name in records}
-    entries = [
-        compare.Entry(name, "", name == "none-none", configs[name], record.run_id) for name, record in records.items()
+        config = compose([*settings, "quant=none"])
+    results = [
+        Result(name, is_baseline=name == "none-none", scheme=name.split("-")[1], run_id=record.run_id)
+        for name, record in records.items()
     ]
     monkeypatch.chdir(place.folder)
     with caplog.at_level(logging.ERROR):
-        closed = compare.close(entries, store, sweep.run_id, Benchmark(seconds=1, operators=False), Compare())
+        closed = closing.close(results, {"": config}, store, sweep.run_id)
     assert list(closed.failed) == ["none-drq"]
     told = closed.failed["none-drq"]
     assert "predictions/test.npz is not what was recorded" in told
     assert told.endswith("the same command makes it anew")
-    rows = {row.variant: row for row in closed.sweep.rows}
+    rows = {result.variant: result for result in closed.results}
     assert rows["none-f16"].verdict is not None
     assert rows["none-f16"].speedup is not None
-    assert Path(closed.folder / "report.html").exists()
+    assert (publish.REPORTS / closed.name / "report.html").exists()
     assert store.get(records["none-drq"].run_id).status == "FAILED"  # so that the next sweep makes it anew
 
 

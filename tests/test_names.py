@@ -12,9 +12,11 @@ from hydra import compose, initialize_config_dir
 
 from src.cli.compose import CONF
 from src.compare import Settings, compare
-from src.results import recorded, report
+from src.results import recorded
+from src.results.comparison import Findings
+from src.results.report import tables
 from src.settings.check import UserError
-from src.settings.sections import Tracking
+from src.settings.sections import Compare, Tracking
 from src.store.store import Store
 from src.sweep import plan
 from src.sweep import running as sweep
@@ -69,7 +71,8 @@ def store(database: Path, request: pytest.FixtureRequest) -> Store:
 def start(store: Store, name: str) -> str:
     """A finished sweep without variants."""
     run_id = store.start("sweep", name, tags={"command": "python -m src.run"}, params={})
-    store.keep_text(run_id, report.as_json([], {"latency": []}), recorded.COMPARISON)
+    nothing = Findings(name, "today", (), Compare(), {})
+    store.keep_text(run_id, tables.as_json(nothing), recorded.COMPARISON)
     store.end(run_id, "FINISHED")
     return run_id
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,15 @@ from src.measure.latency import Latency
 from src.measure.predictions import NO_CLASS, Predictions, without_number
 from src.measure.stats import Interval
 from src.methods import train
-from src.results import compare, export, report, serving
-from src.results.compare.effects import damaged
-from src.results.report import figures
-from src.results.report.page import page, sentence
+from src.results import closing, export, serving
+from src.results.comparison import Comparison, Findings
+from src.results.effects import damaged
+from src.results.judge import judge
+from src.results.report import tables
+from src.results.report.page import page
+from src.results.report.rendering import drawn
+from src.results.report.sentences import footnotes, sentence
+from src.results.variant import Result, from_entry
 from src.settings.check import UserError, check
 from src.settings.plain import plain
 from src.settings.sections import Compare, Preprocess, Tracking
@@ -86,11 +92,11 @@ LABELS = [0, 1] * 100
 SOUND, SILENT = predictions(LABELS, LABELS), predictions(LABELS, [NO_CLASS] * 3 + LABELS[3:])
 
 
-def judged(dense: Predictions, variant: Predictions) -> list[report.Row]:
-    """The rows of a dense baseline and of one variant, as a sweep makes them."""
+def judged(dense: Predictions, variant: Predictions) -> list[Result]:
+    """The results of a dense baseline and of one variant, as a sweep makes them."""
     found = {"none-none": dense, "p1-drq": variant}
     rows = {
-        name: report.Row(
+        name: Result(
             name,
             metrics={"test_accuracy": its.accuracy, "gzip_bytes": 1e3, "sparsity": 0.0},
             is_baseline=name == "none-none",
@@ -99,27 +105,27 @@ def judged(dense: Predictions, variant: Predictions) -> list[report.Row]:
         )
         for name, its in found.items()
     }
-    return list(compare.judge(rows, "none-none", found, found, ["cat", "dog"], Compare()).values())
+    return list(judge(rows, "none-none", found, found, ["cat", "dog"], Compare()).values())
 
 
-def chosen(rows: list[report.Row]) -> pick.Candidate:
-    records = json.loads(report.as_json(rows, {}))["variants"]
-    return pick.candidates(records, pick.Settings(tracking=Tracking("sqlite:///nowhere.db", "x"), max_drop=0.5))[0]
+def chosen(rows: list[Result]) -> pick.Candidate:
+    findings = Findings("sweep", "today", (Comparison("", tuple(rows)),), Compare(), {})
+    read = [from_entry(entry) for entry in json.loads(tables.as_json(findings))["variants"]]
+    return pick.candidates(read, pick.Settings(tracking=Tracking("sqlite:///nowhere.db", "x"), max_drop=0.5))[0]
 
 
 def test_a_variant_that_gives_no_number_is_worse_said_and_never_chosen() -> None:
     rows = judged(SOUND, SILENT)
-    assert (rows[1].paired.right_to_wrong, rows[1].metrics["agreement"]) == (3, 197 / 200)  # type: ignore[union-attr]
-    assert rows[1].worst_class is not None
-    assert rows[1].worst_class[0] == "cat"  # lost two of the three
+    assert (rows[1].metrics["right_to_wrong"], rows[1].metrics["agreement"]) == (3, 197 / 200)
+    assert rows[1].worst_class == "cat"  # lost two of the three
     told = "gives no number for 3 of 200 test images"
     assert chosen(rows).refused == (told,)
-    comparison = report.Comparison("", tuple(rows), {"test": 200})
-    assert next(compare.footnotes(comparison)).startswith(f"p1-drq {told}: such an image counts as wrong")
-    assert "| no number |" in report.markdown(rows, 0.95)
+    comparison = Comparison("", tuple(rows), {"test": 200})
+    assert next(footnotes(comparison)).startswith(f"p1-drq {told}: such an image counts as wrong")
+    assert "| no number |" in tables.markdown(rows, 0.95)
     assert sentence(comparison, Compare(margin=0.5)) == "There is nothing to compare"
-    sweep = report.Sweep("sweep", "today", (comparison,), Compare(margin=0.5), {"what": "x"})
-    text = page(sweep, figures.drawn(sweep))
+    sweep = Findings("sweep", "today", (comparison,), Compare(margin=0.5), {"what": "x"})
+    text = page(sweep, drawn(sweep))
     assert f"p1-drq {told}.</strong>" in text
     assert 'class="chosen"' not in text
 
@@ -128,7 +134,7 @@ def test_what_is_compared_with_a_baseline_that_gives_no_number_says_nothing_and_
     rows = judged(SILENT, SOUND)
     told = "gives no number for 3 of 200 test images"
     assert chosen(rows).refused == (f"its dense baseline {told}",)
-    comparison = report.Comparison("", tuple(rows), {"test": 200})
+    comparison = Comparison("", tuple(rows), {"test": 200})
     assert sentence(comparison, Compare()) == f"The dense baseline {told}: what is compared with it says nothing"
     assert chosen(judged(SOUND, SOUND)).refused == ()
 
@@ -142,10 +148,11 @@ def test_a_damaged_image_without_a_class_is_shown_without_one() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64(math.nan)])
 def test_json_has_null_for_what_is_no_number(value: float) -> None:
-    rows = [report.Row("none-none", metrics={"test_accuracy": 0.5, "ece": value}, is_baseline=True)]
-    text = report.as_json(rows, {"latency": [{"noise_floor": value, "speedup": stats.Interval(1.0, 0.0, value)}]})
+    rows = (Result("none-none", metrics={"test_accuracy": 0.5, "ece": value}, is_baseline=True),)
+    text = tables.as_json(Findings("sweep", "today", (Comparison("", rows),), Compare(), {}))
+    assert from_entry(json.loads(text)["variants"][0]) == replace(rows[0], metrics={"test_accuracy": 0.5})
+    text += json.dumps(plain({"noise_floor": value, "speedup": stats.Interval(1.0, 0.0, value)}))
     assert not {"NaN", "Infinity"} & set(text.replace("-", " ").replace(",", " ").split())
-    assert json.loads(text)["variants"][0]["ece"] is None
     assert plain({"value": (value, 1.5)}) == {"value": [None, 1.5]}
 
 
@@ -153,7 +160,7 @@ def test_a_speed_up_of_too_few_rounds_is_not_recorded_as_infinite() -> None:
     found = Latency(
         "p1-drq", 1.0, 0.0, 1.0, 1.0, Interval(1.0, 0.0, math.inf), "no difference", 1.0, 1.0, None, None, 1
     )
-    row = compare._timed(report.Row("p1-drq"), found)
+    row = closing.timed(Result("p1-drq"), found)
     assert row.metrics["latency_ms_median"] == 1.0
     assert all(map(math.isfinite, row.metrics.values()))
 

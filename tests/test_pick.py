@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from src import pick
+from src.results.variant import Result, from_entry
 from src.settings.sections import Tracking
 
 
@@ -16,15 +17,16 @@ def wanted(**settings: Any) -> pick.Settings:
     return pick.Settings(tracking=Tracking("sqlite:///nowhere.db", "x"), **settings)
 
 
-def row(name: str, high: float, gzip_bytes: float, latency_ms: float | None = 1.0, **more: Any) -> dict[str, Any]:
-    """A variant whose drop on the validation split is estimated at 0 and may be up to `high`."""
+def row(name: str, high: float, gzip_bytes: float, latency_ms: float | None = 1.0, **more: Any) -> Result:
+    """As a sweep records a variant whose drop on the validation split is estimated at 0 and may be up to `high`."""
     split = {
         "validation_accuracy_drop": 0.0,
         "validation_accuracy_drop_low": -high,
         "validation_accuracy_drop_high": high,
     }
     rest = {"latency_ms_median": latency_ms, "tflite_bytes": 2 * gzip_bytes, "failed": None, "is_baseline": False}
-    return {"variant": name, "training": "", "gzip_bytes": gzip_bytes, **split, **rest, **more}
+    which = {"variant": name, "training": "", "run_id": None, "digest": None}
+    return from_entry({**which, "gzip_bytes": gzip_bytes, **split, **rest, **more})
 
 
 ROWS = [
@@ -51,27 +53,27 @@ ROWS = [
 )
 def test_the_least_of_those_that_are_sure_to_be_within_the_constraints(settings: dict[str, Any], chosen: str) -> None:
     found = pick.candidates(ROWS, wanted(**settings))
-    assert found[0].row["variant"] == chosen
+    assert found[0].result.variant == chosen
     assert not found[0].refused
-    assert "none-none" not in {candidate.row["variant"] for candidate in found}, "the dense baseline is no choice"
+    assert "none-none" not in {candidate.result.variant for candidate in found}, "the dense baseline is no choice"
 
 
 def test_each_other_one_is_refused_for_a_reason_that_says_by_how_much() -> None:
     found = pick.candidates(ROWS, wanted(max_gzip="350B", max_latency_ms=0.8))
-    reasons = {candidate.row["variant"]: "; ".join(candidate.refused) for candidate in found}
+    reasons = {candidate.result.variant: "; ".join(candidate.refused) for candidate in found}
     assert reasons["small"] == "may drop up to 3.0 points: 2.0 above max_drop"
     assert reasons["sure"] == "1.00 ms: 0.2 ms above max_latency_ms"
     assert reasons["fast"] == "400 B: 50 B above max_gzip"
     assert reasons["untimed"] == "has no latency_ms_median"
     assert reasons["broken"].startswith("can't be run")
     # 350 B instead of 400 is nearer than 0.8 ms instead of 1.
-    assert found[0].row["variant"] == "fast"
+    assert found[0].result.variant == "fast"
 
 
 def test_what_is_nearer_comes_first_and_what_can_not_be_measured_last() -> None:
     found = pick.candidates(ROWS, wanted(max_gzip="350B", max_latency_ms=0.8))
     # 400 of 350 bytes; 1 ms of 0.8; 3 points of 1; then what has no latency or can't be run, the smaller first.
-    assert [candidate.row["variant"] for candidate in found] == ["fast", "sure", "small", "broken", "untimed"]
+    assert [candidate.result.variant for candidate in found] == ["fast", "sure", "small", "broken", "untimed"]
     assert [candidate.excess for candidate in found] == pytest.approx([400 / 350, 1 / 0.8, 3, math.inf, math.inf])
 
 
@@ -139,19 +141,19 @@ def test_the_baseline_of_its_own_training_has_to_give_numbers() -> None:
         row("p1-drq", 0.0, 200.0, training="seed=1"),
     ]
     found = pick.candidates(rows, wanted())
-    assert [candidate.label for candidate in found] == ["seed=1 p1-drq", "seed=0 p1-drq"]
+    assert [candidate.result.label for candidate in found] == ["seed=1 p1-drq", "seed=0 p1-drq"]
     assert found[0].refused == ()
     assert found[1].refused == ("its dense baseline gives no number",)
 
 
 def test_of_those_that_can_not_be_chosen_what_was_not_measured_comes_first() -> None:
     rows = [row("slow", 0.0, 100.0, 0.5, failed="can't be run"), row("untimed", 0.0, 200.0, None)]
-    assert [c.row["variant"] for c in pick.candidates(rows, wanted(minimize="latency"))] == ["untimed", "slow"]
+    assert [c.result.variant for c in pick.candidates(rows, wanted(minimize="latency"))] == ["untimed", "slow"]
 
 
 def test_of_equally_good_ones_the_smaller_comes_first() -> None:
     rows = [row("larger", 0.0, 400.0), row("smaller", 0.0, 300.0)]
-    assert [c.row["variant"] for c in pick.candidates(rows, wanted(minimize="latency"))] == ["smaller", "larger"]
+    assert [c.result.variant for c in pick.candidates(rows, wanted(minimize="latency"))] == ["smaller", "larger"]
 
 
 @pytest.mark.parametrize(

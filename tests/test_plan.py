@@ -227,7 +227,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
         ("measure/latency/__init__.py", "def measure(", "def time(", []),
         ("methods/convert.py", "int8 weights, activations", "other words", []),
         ("models/resnet8.py", "layers.ReLU", "layers.ELU", []),
-        ("results/compare/__init__.py", "def close", "def end", []),
+        ("results/closing.py", "def close", "def end", []),
     ],
 )
 def test_code_changes_the_keys_of_what_it_makes(

@@ -13,11 +13,13 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from scripts import screenshots
-from src.measure.stats import Interval, PairedDrop, Verdict, paired_drop, verdict
-from src.results import compare, report
-from src.results.compare import footnotes
-from src.results.report import figures, numbers
-from src.results.report.page import page, sentence
+from src.measure.stats import Interval, Verdict, paired_drop, verdict
+from src.results.comparison import Comparison, Findings
+from src.results.report import figures, numbers, tables
+from src.results.report.page import page
+from src.results.report.rendering import MANY_COMPARISONS, drawn
+from src.results.report.sentences import description, footnotes, sentence
+from src.results.variant import Result
 from src.settings.sections import Compare
 
 LOOKS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
@@ -121,7 +123,7 @@ def test_it_is_kept_with_the_figures_in_the_parent_run(twelve, html: Path) -> No
 def test_every_part_of_it_is_there(html: Path) -> None:
     text = html.read_text()
     for heading in (
-        "Accuracy over size", "Latency", "Verdicts", "Size by layer", "Pruning and quantization together", "Lineage",
+        "Accuracy over size", "Latency", "Verdicts", "Size by layer", "Transforms and quantization together", "Lineage",
         "To repeat it",
     ):  # fmt: skip
         assert f"<h2>{heading}</h2>" in text
@@ -132,12 +134,14 @@ def test_every_part_of_it_is_there(html: Path) -> None:
 # --- Without a sweep -------------------------------------------------------------------------------------------
 
 
-def rows(*drops: tuple[str, int, float]) -> tuple[report.Row, ...]:
+IMAGES = {"test": 1000, "validation": 1000}
+
+
+def rows(*drops: tuple[str, int, float]) -> tuple[Result, ...]:
     """A dense baseline right on 900 of 1,000 images, and variants that lost `drop` of them, of so many gzip bytes."""
     dense = np.arange(1000) < 900
-    made = [
-        report.Row("none-none", metrics={"test_accuracy": 0.9, "gzip_bytes": 1e6, "sparsity": 0.0}, is_baseline=True)
-    ]
+    accuracy = {"test_accuracy": 0.9, "validation_accuracy": 0.9}
+    made = [Result("none-none", metrics={**accuracy, "gzip_bytes": 1e6, "sparsity": 0.0}, is_baseline=True)]
     for name, lost, gzip_bytes in drops:
         found = paired_drop(dense, np.arange(1000) < 900 - lost)
         metrics = {
@@ -147,20 +151,27 @@ def rows(*drops: tuple[str, int, float]) -> tuple[report.Row, ...]:
             "sparsity": 0.0,
         }
         made.append(
-            report.Row(name, metrics=metrics, paired=found, validation=found, verdict=verdict(found, 0.01), digest=name)
+            Result(
+                name,
+                metrics=metrics,
+                test_accuracy_drop=found.drop,
+                validation_accuracy_drop=found.drop,
+                verdict=verdict(found, 0.01),
+                digest=name,
+            )
         )
     return tuple(made)
 
 
 def test_the_sentence_names_the_smallest_that_is_surely_within_the_margin() -> None:
-    found = report.Comparison("", rows(("p1-drq", 1, 2e5), ("p2-drq", 50, 1e5), ("none-drq", 0, 3e5)))
+    found = Comparison("", rows(("p1-drq", 1, 2e5), ("p2-drq", 50, 1e5), ("none-drq", 0, 3e5)), IMAGES)
     said = sentence(found, Compare(0.01))
     assert said.startswith("p1-drq: 5.00 × smaller, drop +0.1 points [")
     assert said.endswith(" on 1,000 test images: equal within the margin (chosen on 1,000 validation images)")
 
 
 def test_the_sentence_says_when_none_is() -> None:
-    found = report.Comparison("", rows(("p2-drq", 50, 1e5)))
+    found = Comparison("", rows(("p2-drq", 50, 1e5)), IMAGES)
     said = sentence(found, Compare(0.01))
     assert said.startswith("No variant is sure to stay within 1 point of the dense baseline on the 1,000 validation")
     assert "equal predictions" not in said
@@ -172,32 +183,32 @@ def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() ->
     same = rows(("p1-fiq", 1, 2e5), ("p2-fiq", 1, 2e5))
     same = (
         *same[:2],
-        report.Row(**{**vars(same[2]), "digest": "p1-fiq"}),
-        report.Row("p2-drq", failed="it broke <so>"),
+        Result(**{**vars(same[2]), "digest": "p1-fiq"}),
+        Result("p2-drq", failed="it broke <so>"),
     )
-    sweep = report.Sweep("sweep", "today", (report.Comparison("", same, {"test": 1000}),), Compare(), {"what": "x"})
-    text = page(sweep, figures.drawn(sweep))
+    sweep = Findings("sweep", "today", (Comparison("", same, {"test": 1000}),), Compare(), {"what": "x"})
+    text = page(sweep, drawn(sweep))
     assert "p1-fiq, p2-fiq are equal to the byte" in text
     assert "it broke &lt;so&gt;" in text
 
 
 def test_what_was_left_out_is_said_with_its_reason_once() -> None:
     left_out = (("qat-f16", "has no integers"), ("p1-qat-f16", "has no integers"), ("c16-w4", "is <clustered>"))
-    one = report.Comparison("", rows(("p1-drq", 1, 2e5)), {"test": 1000})
-    sweep = report.Sweep("sweep", "today", (one,), Compare(), {"what": "x"}, left_out=left_out)
+    one = Comparison("", rows(("p1-drq", 1, 2e5)), {"test": 1000})
+    sweep = Findings("sweep", "today", (one,), Compare(), {"what": "x"}, left_out=left_out)
     assert sweep.reasons == {"has no integers": ["qat-f16", "p1-qat-f16"], "is <clustered>": ["c16-w4"]}
-    text = page(sweep, figures.drawn(sweep))
+    text = page(sweep, drawn(sweep))
     assert text.count("has no integers") == 1
     assert "<h2>Left out</h2>" in text
     assert "is &lt;clustered&gt;" in text
     nothing = dataclasses.replace(sweep, left_out=())
-    assert "Left out" not in page(nothing, figures.drawn(nothing))
+    assert "Left out" not in page(nothing, drawn(nothing))
 
 
 def test_each_training_of_a_sweep_has_a_section_of_its_own() -> None:
-    of_seeds = tuple(report.Comparison(f"seed={seed}", rows(("p1-drq", seed, 2e5))) for seed in (1, 50))
-    sweep = report.Sweep("sweep", "today", of_seeds, Compare(), {"what": "x", "command": "run -m seed=1,50"})
-    text = page(sweep, figures.drawn(sweep))
+    of_seeds = tuple(Comparison(f"seed={seed}", rows(("p1-drq", seed, 2e5)), IMAGES) for seed in (1, 50))
+    sweep = Findings("sweep", "today", of_seeds, Compare(), {"what": "x", "command": "run -m seed=1,50"})
+    text = page(sweep, drawn(sweep))
     assert "<h1>run -m seed=1,50</h1>" in text
     for seed in (1, 50):
         assert f"<h2>seed={seed}</h2>" in text
@@ -206,9 +217,9 @@ def test_each_training_of_a_sweep_has_a_section_of_its_own() -> None:
 
 
 def test_figures_of_many_trainings_are_drawn_side_by_side_and_are_the_same() -> None:
-    many = tuple(report.Comparison(f"seed={i}", rows(("p1-drq", i, 2e5))) for i in range(figures.MANY_COMPARISONS))
-    side_by_side = figures.drawn(report.Sweep("sweep", "today", many, Compare(), {}))
-    one = figures.drawn(report.Sweep("sweep", "today", many[:1], Compare(), {}))
+    many = tuple(Comparison(f"seed={i}", rows(("p1-drq", i, 2e5)), IMAGES) for i in range(MANY_COMPARISONS))
+    side_by_side = drawn(Findings("sweep", "today", many, Compare(), {}))
+    one = drawn(Findings("sweep", "today", many[:1], Compare(), {}))
     assert len(side_by_side) == len(many)
     assert side_by_side[0] == one[0]
     assert len({drawn.png["accuracy_over_size"] for drawn in side_by_side}) == len(many)
@@ -216,7 +227,7 @@ def test_figures_of_many_trainings_are_drawn_side_by_side_and_are_the_same() -> 
 
 def test_forty_variants_leave_no_label_on_another() -> None:
     many = rows(*((f"p{i}-drq", i % 7, 1e5 * (1 + i % 11 / 10)) for i in range(40)))
-    figure = figures.accuracy_over_size(report.Comparison("", many), 0.01, 0.95, "narrow")
+    figure = figures.accuracy_over_size(Comparison("", many), 0.01, 0.95, "narrow")
     figure.draw_without_rendering()
     texts = [text for text in figure.axes[0].texts if text.get_text()]
     boxes = [text.get_window_extent() for text in texts]
@@ -235,19 +246,16 @@ def test_forty_variants_leave_no_label_on_another() -> None:
 def test_no_difference_is_the_same_only_where_the_interval_is_narrow(speedup: Interval, word: str) -> None:
     (dense, row) = rows(("p1-drq", 1, 2e5))
     row = dataclasses.replace(row, speedup=speedup, no_difference=True)
-    sweep = report.Sweep(
-        "sweep", "today", (report.Comparison("", (dense, row), {"test": 1000}),), Compare(), {"what": ""}
-    )
-    assert f"| {word} |" in report.markdown([dense, row], 0.95)
-    assert ("[0.770, 2.25]" in page(sweep, figures.drawn(sweep))) == (speedup.low == 0.77)
+    sweep = Findings("sweep", "today", (Comparison("", (dense, row), {"test": 1000}),), Compare(), {"what": ""})
+    assert f"| {word} |" in tables.markdown([dense, row], 0.95)
+    assert ("[0.770, 2.25]" in page(sweep, drawn(sweep))) == (speedup.low == 0.77)
 
 
 def test_an_undecided_drop_whose_interval_leaves_out_0_is_explained() -> None:
     (dense, row) = rows(("p1-drq", 1, 2e5))
     for interval, told in ((Interval(-0.02, -0.03, -0.01), True), (Interval(0, -0.02, 0.02), False)):
-        drop = PairedDrop(900, 1, 2, 3, interval, 0.04)
-        undecided = dataclasses.replace(row, paired=drop, verdict=Verdict("undecided", 5000))
-        assert told == any("0 is outside" in line for line in footnotes(report.Comparison("", (dense, undecided))))
+        undecided = dataclasses.replace(row, test_accuracy_drop=interval, verdict=Verdict("undecided", 5000))
+        assert told == any("0 is outside" in line for line in footnotes(Comparison("", (dense, undecided))))
 
 
 @pytest.mark.parametrize(
@@ -268,23 +276,23 @@ def test_how_many_times_has_three_digits_however_slow(ratio: float, written: str
 def test_a_variant_that_is_a_thousand_times_slower_is_described_as_that() -> None:
     (_, row) = rows(("p1-drq", 1, 2e5))
     slow = dataclasses.replace(row, speedup=Interval(0.001, 0.0009, 0.0011), no_difference=False)
-    assert "0.00100 × as fast as it." in compare._description(slow)
+    assert "0.00100 × as fast as it." in description(slow)
 
 
 def test_a_table_of_twelve_fits_80_columns() -> None:
     from rich.console import Console
 
     wide = Interval(0.0204, -0.1012, 0.1042)
-    row = report.Row(
+    row = Result(
         "none-none",
         metrics={"test_accuracy": 0.9311, "gzip_bytes": 97.5e6, "gzip_ratio": 0.098, "latency_ms_median": 123.4},
-        paired=PairedDrop(900, 1, 2, 3, wide, 0.3),
+        test_accuracy_drop=wide,
         verdict=Verdict("undecided", 3),
         speedup=Interval(12.7, 2.6, 20.8),
     )
     console = Console(width=80, record=True)
     with console.capture() as printed:
-        report.print_table([row], console, 0.95)
+        tables.print_table([row], console, 0.95)
     lines = printed.get().splitlines()
     assert len(lines) == 3, "no cell is folded"
     assert max(map(len, lines)) <= 80

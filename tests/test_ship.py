@@ -23,7 +23,7 @@ from src import compare, export, pick, verify
 from src.cli import command, frame
 from src.measure.predictions import Predictions
 from src.results import recorded, serving
-from src.results.compare.across import difference, differing
+from src.results.across import difference, differing
 from src.settings.check import UserError
 from src.store import registry
 from src.store.artifacts import Record, sha256

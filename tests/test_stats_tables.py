@@ -8,7 +8,7 @@ import pytest
 
 from src.measure import stats
 from src.measure.stats import PairedDrop, Verdict
-from src.results.compare import across
+from src.results import across
 
 Table = tuple[int, int, int, int]
 

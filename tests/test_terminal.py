@@ -11,8 +11,9 @@ import pytest
 from conftest import ROOT, Place, environment
 
 from src.console import terminal
-from src.measure.stats import Interval, PairedDrop, Verdict
-from src.results import report
+from src.measure.stats import Interval, Verdict
+from src.results.report import tables
+from src.results.variant import Result
 
 ASCII = {"PYTHONIOENCODING": "ascii"}
 TERMINALS = {
@@ -118,10 +119,10 @@ def test_a_sweep_its_table_its_choice_and_the_benchmark_are_plain(place: Place) 
 
 
 def test_a_table_has_the_same_columns_in_plain_characters() -> None:
-    row = report.Row(
+    row = Result(
         "none-none",
         metrics={"test_accuracy": 0.9311, "gzip_bytes": 97.5e6, "gzip_ratio": 0.098, "latency_ms_median": 123.4},
-        paired=PairedDrop(900, 1, 2, 3, Interval(-0.0204, -0.1012, 0.1042), 0.3),
+        test_accuracy_drop=Interval(-0.0204, -0.1012, 0.1042),
         verdict=Verdict("undecided", 3),
         speedup=Interval(12.7, 2.6, 20.8),
     )
@@ -129,7 +130,7 @@ def test_a_table_has_the_same_columns_in_plain_characters() -> None:
     printed = []
     for encoding in ("ascii", "utf-8"):
         stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="plain")
-        report.print_table([row], terminal.Terminal(file=stream, width=80), 0.95)
+        tables.print_table([row], terminal.Terminal(file=stream, width=80), 0.95)
         stream.flush()
         printed.append(stream.buffer.getvalue().decode(encoding))  # type: ignore[attr-defined]
     assert printed[0] == printed[1].replace("−", "-").replace("─", "-")
@@ -138,7 +139,7 @@ def test_a_table_has_the_same_columns_in_plain_characters() -> None:
 
 def test_every_character_that_this_project_prints_has_a_plain_one() -> None:
     """What stands in a string of the source, docstrings and the page's own texts aside."""
-    files = [file for file in (ROOT / "src").rglob("*.py") if file.name not in ("terminal.py", "figures.py")]
+    files = [file for file in (ROOT / "src").rglob("*.py") if file.name not in ("terminal.py", "look.py")]
     found = set()
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))

@@ -1,8 +1,7 @@
-"""What a finished sweep recorded, as the commands that come after it read it: sweep, rows, predictions, artifacts."""
+"""What a finished sweep recorded, as the commands after it read it: sweep, results, predictions, artifacts."""
 
 import datetime
 import json
-import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -10,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.results import conditions
+from src.results.conditions import Conditions, Timing
+from src.results.variant import Result, from_entry
 from src.settings.check import UserError
 from src.settings.credentials import to_give
 from src.settings.sections import Tracking
@@ -22,16 +24,22 @@ COMPARISON = "comparison.json"
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A sweep's parent run and its `comparison.json`: `variants` is one flat dict of metrics per variant."""
+class ClosedSweep:
+    """A sweep's parent run and its `comparison.json`."""
 
     run: Record
-    variants: tuple[dict[str, Any], ...]
-    conditions: dict[str, Any]
+    results: tuple[Result, ...]
+    conditions: Conditions
 
     @property
-    def measured(self) -> list[dict[str, Any]]:
-        return [row for row in self.variants if row["run_id"] and row.get("test_accuracy") is not None]
+    def measured(self) -> list[Result]:
+        return [result for result in self.results if result.run_id and result.measured]
+
+    @property
+    def latency(self) -> dict[str, Timing | None]:
+        """How latency was measured, by training."""
+        trainings = dict.fromkeys(result.training for result in self.results)
+        return dict(zip(trainings, self.conditions.latency, strict=True))
 
 
 def open_store(tracking: Tracking, looking: bool = True) -> Store:
@@ -50,7 +58,7 @@ def find_sweep(
     *,
     module: str = "",
     template: str = "{}",
-) -> Sweep:
+) -> ClosedSweep:
     """`wanted` is `latest`, the name of a sweep, the id of its parent run, or the beginning of one of them.
 
     Raises `UserError` for a sweep that there is not, for what could be several, for one that still runs, or of which a
@@ -74,18 +82,16 @@ def find_sweep(
 
     if run.status == "RUNNING":
         raise UserError(f"{key}={wanted}: {run.name} is still running; takes one that is over{whole()}")
-    found = store.json(run.run_id, COMPARISON)
-    if run.status != "FINISHED" and not (partial and found):
-        failed = [f"{row['variant']}: {row['failed']}" for row in found.get("variants", []) if row.get("failed")]
+    comparison = store.json(run.run_id, COMPARISON)
+    results = tuple(map(from_entry, comparison.get("variants", ())))
+    if run.status != "FINISHED" and not (partial and comparison):
+        failed = [f"{result.variant}: {result.failed}" for result in results if result.failed]
         why = failed[0] if failed else run.tags.get("error", "it was interrupted")
-        can = "; partial=true takes what there is" if found else f"; takes one that is whole{whole()}"
+        can = "; partial=true takes what there is" if comparison else f"; takes one that is whole{whole()}"
         raise UserError(f"{key}={wanted}: {run.name} is {run.status} ({why}){can}")
-    if not found:
+    if not comparison:
         raise UserError(f"{key}={wanted}: {run.name} has no {COMPARISON}; takes one that is whole{whole()}")
-    for latency in filter(None, found["conditions"]["latency"]):
-        if latency["noise_floor"] is None:  # JSON has no infinity, which is what no round gives
-            latency["noise_floor"] = math.inf
-    return Sweep(run, tuple(found["variants"]), found["conditions"])
+    return ClosedSweep(run, results, conditions.from_json(comparison["conditions"]))
 
 
 def _latest_whole(store: Store, module: str, key: str, template: str) -> str:
@@ -109,6 +115,12 @@ def find_variant(store: Store, run_id: str, key: str = "run") -> Record:
     if records[0].status != "FINISHED":
         raise UserError(f"{key}={run_id}: is {records[0].status}; takes a run that is FINISHED")
     return records[0]
+
+
+def run_of(store: Store, result: Result) -> Record:
+    """The run of a variant that was measured."""
+    assert result.run_id
+    return store.get(result.run_id)
 
 
 def file(store: Store, record: Record, path: str) -> Path:

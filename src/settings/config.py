@@ -125,14 +125,14 @@ class Config:
     sweep: Sweep = field(default_factory=Sweep)
 
     @property
-    def policy(self) -> str:
-        """The transforms that act, by name; none where none does."""
-        return "-".join(step.name for step in self.transforms if step.name != "none") or "none"
+    def acting(self) -> tuple[str, ...]:
+        """The transforms that do something, by name, in order."""
+        return tuple(step.name for step in self.transforms if step.name != "none")
 
     @property
     def name(self) -> str:
         """Of the variant, such as `p1-fiq`: a group of transforms that does nothing leaves no trace in it."""
-        return f"{self.policy}-{self.quant.name}"
+        return "-".join([*(self.acting or ("none",)), self.quant.name])
 
 
 STEPS = ("data", "model", "train", "quant")

@@ -3,7 +3,7 @@
     with open_sweep(config, look(config), launcher, command=…, params=…) as opened:
         do(opened, plan.make(plan.expand(overrides, compose), opened.store, config.reuse))
         do(opened, plan.make(plan.expand(others, compose, opened.variants), opened.store, config.reuse))
-        closed = close(opened)
+        findings = close(opened)
 
 Nothing here knows Hydra or what a stage does: a launcher has stages done in whichever processes there are, and says
 what came of each.
@@ -25,7 +25,9 @@ from src.console.progress import Progress
 from src.machine import writable
 from src.pipeline import stages, worker
 from src.pipeline.stages import Request
-from src.results import compare
+from src.results import closing, publish
+from src.results.comparison import Findings
+from src.results.variant import Result
 from src.settings.config import Config
 from src.store.artifacts import Away, Damaged, Record
 from src.store.faults import reason
@@ -72,7 +74,7 @@ class Opened:
 def look(config: Config) -> Store | None:
     """The store, if there is one. What dead processes of this host have left RUNNING there is closed, unless the sweep
     is only planned. Raises `UserError` where a sweep could not leave its results."""
-    for folder in (compare.REPORTS, Path(tempfile.gettempdir())):
+    for folder in (publish.REPORTS, Path(tempfile.gettempdir())):
         writable.check(folder, str(folder))
     there = existing(config.tracking, looking=config.plan)
     if there and config.reuse != "none":
@@ -160,19 +162,30 @@ def do(opened: Opened, planned: Plan) -> dict[str, Outcome]:
     return {variant.stage.key: opened.outcomes[variant.stage.key] for variant in planned.variants}
 
 
-def close(opened: Opened) -> compare.Closed:
+def close(opened: Opened) -> Findings:
     """Measures latency, compares all variants and ends the parent run: FAILED where one of them has failed."""
     worker.stop()
-    entries = [
-        compare.Entry(v.name, v.training, v.is_baseline, v.config, outcome.run_id, outcome.error)
-        for v in opened.variants
-        for outcome in [opened.outcomes[v.stage.key]]
-    ]
-    config = opened.config
-    closed = compare.close(entries, opened.store, opened.parent, config.benchmark, config.compare)
-    opened.store.end(opened.parent, "FAILED" if closed.failed else "FINISHED")
+    results = [_result(variant, opened.outcomes[variant.stage.key]) for variant in opened.variants]
+    configs: dict[str, Config] = {}
+    for variant in opened.variants:
+        configs.setdefault(variant.training, variant.config)
+    findings = closing.close(results, configs, opened.store, opened.parent)
+    opened.store.end(opened.parent, "FAILED" if findings.failed else "FINISHED")
     opened.is_closed = True
-    return closed
+    return findings
+
+
+def _result(variant: Variant, outcome: Outcome) -> Result:
+    """What is known of a variant before the sweep is closed."""
+    return Result(
+        variant=variant.name,
+        training=variant.training,
+        transforms=variant.config.acting,
+        scheme=variant.config.quant.name,
+        is_baseline=variant.is_baseline,
+        run_id=outcome.run_id,
+        failed=outcome.error,
+    )
 
 
 def new_name() -> str:

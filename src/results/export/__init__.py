@@ -12,8 +12,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from src.measure.stats import Interval
 from src.results.report.numbers import interval, percent, points, size, three, times
+from src.results.variant import Result
 from src.store.artifacts import Record, sha256
 
 HERE = Path(__file__).parent
@@ -22,9 +22,10 @@ CHECKSUMS = "SHA256SUMS"
 
 @dataclass(frozen=True)
 class Exported:
-    """What the folder is made of. `sweep_facts` are the conditions under which the numbers were measured."""
+    """What the folder is made of: a variant's run and result; `conditions` say how the numbers were measured."""
 
-    variant: Record
+    run: Record
+    result: Result
     artifact: Path
     preprocessing: Mapping[str, Any]
     conditions: tuple[str, ...]
@@ -58,12 +59,10 @@ def is_ours(folder: Path) -> bool:
 
 def card(what: Exported) -> str:
     """The model card, Markdown."""
-    run, params = what.variant, what.variant.params
-    worst = run.tags.get("worst_class")
-    if run.metrics.get("worst_class_drop", 0.0) <= 0:
-        worst = None
-    if worst:
-        worst += f": drop {points(run.metrics['worst_class_drop'])} {interval(_of(run, 'worst_class_drop'))} points"
+    run, result, params = what.run, what.result, what.run.params
+    worst, lost = None, result.worst_class_drop
+    if lost and lost.estimate > 0:
+        worst = f"{result.worst_class}: drop {points(lost.estimate)} {interval(lost)} points"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         trim_blocks=True,
@@ -72,7 +71,7 @@ def card(what: Exported) -> str:
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("model_card.md.jinja").render(
-        variant=run.tags["variant"],
+        variant=result.variant,
         model=params.get("model", "a model"),
         data=params.get("data", "its data"),
         pruning=params.get("prune", "none"),
@@ -81,34 +80,29 @@ def card(what: Exported) -> str:
         how=what.preprocessing,
         input_dtype=run.tags["input_dtype"],
         output_dtype=run.tags["output_dtype"],
-        numbers=list(_numbers(run)),
+        numbers=list(_numbers(result)),
         conditions=what.conditions,
         worst=worst,
         found=run.tags.get("audit", ""),
-        no_number=run.tags.get("no_number", ""),
+        no_number=result.no_number,
     )
 
 
-def _numbers(run: Record) -> Iterator[tuple[str, str]]:
-    m = run.metrics
+def _numbers(result: Result) -> Iterator[tuple[str, str]]:
+    m = result.metrics
     yield "test accuracy", f"{percent(m['test_accuracy'], 2)} %"
-    if "test_accuracy_drop" in m:
-        drop = _of(run, "test_accuracy_drop")
-        yield "drop from the dense baseline", f"{points(drop.estimate)} points {interval(drop)}: {run.tags['verdict']}"
+    if drop := result.test_accuracy_drop:
+        yield "drop from the dense baseline", f"{points(drop.estimate)} points {interval(drop)}: {result.verdict}"
     yield "size", f"{size(m['tflite_bytes'])}, {size(m['gzip_bytes'])} gzip"
     if "gzip_ratio" in m:
         yield "smaller than the dense baseline", f"{times(1 / m['gzip_ratio'])} × (gzip)"
     if "latency_ms_median" in m:
         yield "latency", f"median {three(m['latency_ms_median'])} ms, p90 {three(m['latency_ms_p90'])} ms"
-    if "speedup" in m:
-        speedup = _of(run, "speedup")
-        yield "as fast as the dense baseline", f"{times(m['speedup'])} × [{times(speedup.low)}, {times(speedup.high)}]"
+    if speedup := result.speedup:
+        ends = f"[{times(speedup.low)}, {times(speedup.high)}]"
+        yield "as fast as the dense baseline", f"{times(speedup.estimate)} × {ends}"
     yield "sparsity", f"{percent(m['sparsity'])} %"
     if "ece" in m:
         yield "expected calibration error", f"{percent(m['ece'])} points"
-    yield "SHA-256", f"`{run.tags['digest']}`"
-    yield "MLflow run", f"`{run.run_id}`"
-
-
-def _of(run: Record, name: str) -> Interval:
-    return Interval(run.metrics[name], run.metrics[f"{name}_low"], run.metrics[f"{name}_high"])
+    yield "SHA-256", f"`{result.digest}`"
+    yield "MLflow run", f"`{result.run_id}`"

@@ -9,6 +9,7 @@ import numpy as np
 
 from src.measure import stats
 from src.measure.stats import Interval
+from src.results.variant import Result
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Change:
 
 def change(
     variant: str,
-    rows: tuple[Mapping[str, Any], Mapping[str, Any]],
+    results: tuple[Result, Result],
     correct: tuple[np.ndarray, np.ndarray],
     paired: bool,
     noise_floors: tuple[float, float],
@@ -43,22 +44,25 @@ def change(
     change is real is asked of intervals that hold for all of them at once (Bonferroni)."""
     first, second = correct
     strict = difference(first, second, paired, 1 - (1 - confidence) / variants)
-    speedups = tuple(_speedup(row) for row in rows)
-    apart = False
-    if speedups[0] and speedups[1]:
-        slack = (1 + noise_floors[0]) * (1 + noise_floors[1])
-        apart = speedups[0].low / slack > speedups[1].high or speedups[1].low > speedups[0].high * slack
+    before, after = results
+    speedup = (before.speedup, after.speedup) if before.speedup and after.speedup else None
+    slack = (1 + noise_floors[0]) * (1 + noise_floors[1])
     return Change(
         variant=variant,
         test_accuracy=(float(first.mean()), float(second.mean())),
         accuracy=difference(first, second, paired, confidence),
         paired=paired,
         real=not strict.low <= 0 <= strict.high,
-        gzip_bytes=(int(rows[0]["gzip_bytes"]), int(rows[1]["gzip_bytes"])),
-        speedup=(speedups[0], speedups[1]) if speedups[0] and speedups[1] else None,
-        faster_or_slower=apart,
-        same_file=rows[0]["digest"] == rows[1]["digest"],
+        gzip_bytes=(int(before.metrics["gzip_bytes"]), int(after.metrics["gzip_bytes"])),
+        speedup=speedup,
+        faster_or_slower=speedup is not None and apart(*speedup, slack),
+        same_file=before.digest == after.digest,
     )
+
+
+def apart(before: Interval, after: Interval, slack: float) -> bool:
+    """Whether two intervals of speed-ups don't meet, even if one of them is off by a factor of `slack`."""
+    return before.low / slack > after.high or after.low > before.high * slack
 
 
 def difference(first: np.ndarray, second: np.ndarray, paired: bool, confidence: float) -> Interval:
@@ -81,17 +85,11 @@ def difference(first: np.ndarray, second: np.ndarray, paired: bool, confidence: 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """The settings in which two nested configs differ, by dotted key."""
-    found: dict[str, tuple[Any, Any]] = {}
+    differences: dict[str, tuple[Any, Any]] = {}
     for key in dict.fromkeys([*first, *second]):
         a, b, name = first.get(key), second.get(key), f"{prefix}{key}"
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= differing(a, b, f"{name}.")
+            differences |= differing(a, b, f"{name}.")
         elif a != b:
-            found[name] = (a, b)
-    return found
-
-
-def _speedup(row: Mapping[str, Any]) -> Interval | None:
-    if row.get("speedup") is None:
-        return None
-    return Interval(row["speedup"], row["speedup_low"], row["speedup_high"])
+            differences[name] = (a, b)
+    return differences

@@ -1,4 +1,4 @@
-"""What pruning and quantization do together, and to which images. Pure functions on predictions."""
+"""What transforms and quantization do together, and to which images. Pure functions on predictions."""
 
 from collections.abc import Mapping
 
@@ -8,26 +8,25 @@ from src.data import Dataset
 from src.measure import stats
 from src.measure.predictions import Predictions, class_name
 from src.measure.stats import Interval
-from src.results.report import Damaged, Effect
+from src.results.comparison import DamagedImage, Effect
 
 SHOWN = 12  # damaged images
 
 
-def effects(correct: Mapping[tuple[str, str], np.ndarray], confidence: float) -> tuple[Effect, ...]:
-    """What each pruning policy costs under each quantization scheme. `correct`: by (pruning, quantization), bool `[n]`,
-    was image i classified rightly."""
-    found = []
-    for (pruning, quantization), pruned in correct.items():
-        unpruned = correct.get(("none", quantization))
-        if pruning == "none" or unpruned is None:
+def effects(correct: Mapping[tuple[tuple[str, ...], str], np.ndarray], confidence: float) -> tuple[Effect, ...]:
+    """What transforms cost under each quantization scheme. `correct`: by (acting transforms, scheme), bool `[n]`, was
+    image i classified rightly."""
+    costs = []
+    for (transforms, scheme), transformed in correct.items():
+        alone = correct.get(((), scheme))
+        if not transforms or alone is None:
             continue
         extra = None
-        alone = [correct.get(key) for key in (("none", "none"), (pruning, "none"))]
-        if quantization != "none" and alone[0] is not None and alone[1] is not None:
-            extra = interaction(alone[0], alone[1], unpruned, pruned, confidence)
-        drop = stats.paired_drop(unpruned, pruned, confidence).drop
-        found.append(Effect(pruning, quantization, drop, extra))
-    return tuple(found)
+        dense, unquantized = correct.get(((), "none")), correct.get((transforms, "none"))
+        if scheme != "none" and dense is not None and unquantized is not None:
+            extra = interaction(dense, unquantized, alone, transformed, confidence)
+        costs.append(Effect(transforms, scheme, stats.paired_drop(alone, transformed, confidence).drop, extra))
+    return tuple(costs)
 
 
 def interaction(
@@ -46,7 +45,7 @@ def interaction(
     return Interval(float(each.mean()), float(added.mean() - half), float(added.mean() + half))
 
 
-def damaged(baseline: str, test: Mapping[str, Predictions], data: Dataset) -> tuple[Damaged, ...]:
+def damaged(baseline: str, test: Mapping[str, Predictions], data: Dataset) -> tuple[DamagedImage, ...]:
     """The test images that the baseline classifies rightly and most variants don't, the most damaged first. Among
     images that as many variants have wrong, those come first that lost the most probability."""
     dense = test[baseline]
@@ -63,7 +62,7 @@ def damaged(baseline: str, test: Mapping[str, Predictions], data: Dataset) -> tu
     chosen = chosen[count[chosen] > 0]
     pixels = data.test.read(chosen)
     return tuple(
-        Damaged(
+        DamagedImage(
             image,
             str(data.test.ids[i]),
             data.classes[dense.labels[i]],
