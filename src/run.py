@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.cli import application, frame, launching
-from src.cli.compose import CONF, as_told, composer
+from src.cli.compose import CONF, composer, told
 from src.cli.frame import Refused
 from src.console import interrupt
 from src.console.terminal import Terminal
@@ -55,7 +54,7 @@ def task(composed: DictConfig) -> str | None:
     application.prepare()
     if config := launching.told(composed):
         return launching.perform(config)
-    overrides = as_told(HydraConfig.get().overrides.task)
+    overrides = told(application.master())
     launcher = sweep.launcher_here(application.log_file())
     return application.kept(lambda: run([overrides], composer(application.master()), launcher))
 

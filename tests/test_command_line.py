@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from src import run
 from src.cli import answers, launching
 from src.cli.arguments import Line, in_hydras_order
-from src.cli.compose import CONF, as_told, composer
+from src.cli.compose import CONF, as_told, checked, composer, read
 from src.settings.check import UserError
 from src.settings.config import Config, load
 from src.settings.sections import Sweep, Tracking
@@ -71,8 +71,7 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str]], 
         master = line.loader.load_configuration(line.config_name, line.overrides, run_mode=RunMode.MULTIRUN)
         found = composer(master)(as_told(master.hydra.overrides.task))
         tasks = OmegaConf.masked_copy(master, [key for key in master if key != "hydra"])
-        settings: Any = OmegaConf.to_container(tasks, resolve=True)
-        return found, load(settings, OmegaConf.to_container(master.hydra.runtime.choices), variables=("epochs",))
+        return found, checked(read(tasks, master.hydra.runtime.choices))  # type: ignore[arg-type]
 
     yield both
     GlobalHydra.instance().clear()
@@ -86,10 +85,10 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str]], 
         (["seed=3", "-cn", "mine", "-m", "-cd", "MINE", "train.epochs=5"], {"seed": 3, "train.epochs": 5}),
         (["-cp", "MINE", "-cn", "mine", "hydra.searchpath=[file://CONF]"], {"seed": 42, "train.epochs": 2}),
         (["hydra.searchpath=[file://MINE]", "prune=own"], {"prune.final_sparsity": 0.61, "prune": "own"}),
-        (["-cd", "MINE", "-cn", "choosing"], {"prune": "own", "quant.representative_images": 7}),
+        (["-cd", "MINE", "-cn", "choosing", "quant=fiq"], {"prune": "own", "quant.representative_images": 7}),
         (["-cd", "MINE", "-cn", "choosing", "prune=p1"], {"prune": "p1", "prune.final_sparsity": 0.5}),
         (["-cd", "MINE", "prune=own", "prune.epochs=5"], {"prune.epochs": 5, "prune.final_sparsity": 0.61}),
-        (["-cd", "MINE", "experiment=own"], {"seed": 9, "prune.epochs": 4}),
+        (["-cd", "MINE", "experiment=own", "prune=p1"], {"seed": 9, "prune.epochs": 4}),
         (["-cd", "MINE", "+study=own", "seed=1"], {"seed": 1, "augment.flip": True}),
         (["-cd", "MINE", "-cn", "named"], {"seed": 77, "train.epochs": 3}),
         (["-cd", "MINE", "-cn", "named", "epochs=6"], {"train.epochs": 6}),

@@ -212,7 +212,7 @@ assert not slow, slow
 def test_the_command_that_goes_on_needs_no_activated_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     python = Path(sys.executable).parent.resolve() / Path(sys.executable).name  # .venv may be a link
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setattr(sys, "argv", ["run.py", "-m", "experiment=smoke"])
+    monkeypatch.setattr(application, "_typed", ["-m", "experiment=smoke"])
     monkeypatch.setenv("PATH", str(python.parent))
     assert application.command_line() == "python -m src.run -m experiment=smoke"
     monkeypatch.setenv("PATH", "/usr/bin")

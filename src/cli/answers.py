@@ -169,7 +169,11 @@ def unknown_key(key: str, line: Configs) -> str:
     for depth in range(inside, len(parts)):
         parent, name = ".".join(parts[:depth]), parts[depth]
         within = [OmegaConf.select(root, ".".join(parts[inside:depth])) if depth > inside else root for root in roots]
-        known = {str(k) for node in within if isinstance(node, DictConfig) for k in node} - {"_target_", "defaults"}
+        known = {str(k) for node in within if isinstance(node, DictConfig) for k in node} - {
+            "_target_",
+            "_parameters_",
+            "defaults",
+        }
         if depth == 0:
             known = known - {"hydra"} | set(line.groups())
         if name not in known:

@@ -28,6 +28,7 @@ from src.settings.check import UserError
 
 ERRORS = Path("mlruns/hydra/errors.log")
 _errors: list[Exception] = []
+_typed: list[str] = []
 is_command = False  # else one of a launcher's processes
 
 saved.without_passwords()
@@ -84,7 +85,7 @@ def log_file() -> Path:
 
 def command_line() -> str:
     """What was typed, or would be."""
-    return credentials.to_give() + credentials.hidden(shlex.join([machine.python(), "-m", "src.run", *sys.argv[1:]]))
+    return credentials.to_give() + credentials.hidden(shlex.join([machine.python(), "-m", "src.run", *_typed]))
 
 
 def _prepare_output() -> None:
@@ -101,9 +102,10 @@ def _call(task: Callable[[], Any], arguments: Sequence[str]) -> None:
         refuse_what_is_no_text(arguments)
         credentials.of_environment()
         ordered = in_hydras_order([credentials.of_argument(argument) for argument in arguments])
-        sys.argv[1:] = without_sweeping(ordered)
-        line = Line(sys.argv[1:])
+        _typed[:] = without_sweeping(ordered)
+        line = Line(_typed)
         line.check()
+        sys.argv[1:] = line.for_hydra(_typed)
         _hydra(task)
         if _errors:
             raise _errors.pop()

@@ -18,11 +18,11 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString, RangeSweep
 from hydra.errors import HydraException, MissingConfigException
-from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.cli import answers
 from src.cli.compose import CONF
+from src.cli.options import Options
 from src.settings.check import UserError
 from src.settings.config import SECTIONS, STEPS
 
@@ -58,7 +58,7 @@ def without_sweeping(arguments: Sequence[str]) -> list[str]:
     return list(arguments)
 
 
-class Line:
+class Line(Options):
     """What the command line tells Hydra, and where Hydra will look for configs."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
@@ -66,30 +66,22 @@ class Line:
         there isn't."""
         self.options = _Parser().parse_args(arguments)
         self.overrides: list[str] = self.options.overrides
-        self.config_name: str = self.options.config_name or "config"
+        config_name = self.options.config_name or "config"
         _check_together(self.options)
-        _check_is_a_name(self.config_name)
-        self.loader = _loader(self.options)
+        _check_is_a_name(config_name)
+        super().__init__(_loader(self.options), config_name, self.overrides)
         if not self.loader.repository.config_exists(self.config_name):
             known = [name for name in self.loader.get_group_options("") if not name.startswith("_")]
             raise UserError(f"--config-name={self.config_name}: no such config; there is {', '.join(sorted(known))}")
         self._check_defaults()
 
-    def groups(self) -> list[str]:
-        return [group for group in self.loader.list_groups("") if group != "hydra"]
-
-    def options_of(self, group: str) -> list[str]:
-        """Empty where `group` is none."""
-        places = [override for override in self.overrides if override.startswith("hydra.searchpath=")]
-        return self.loader.get_group_options(group, config_name=self.config_name, overrides=places)
-
-    def option(self, group: str, option: str) -> DictConfig:
-        """What the file of an option says itself."""
-        loaded = self.loader.repository.load_config(f"{group}/{option}")
-        return loaded.config if loaded and isinstance(loaded.config, DictConfig) else OmegaConf.create()
-
-    def composed(self, overrides: Sequence[str] = ()) -> DictConfig:
-        return self.loader.load_configuration(self.config_name, list(overrides), run_mode=RunMode.RUN)
+    def for_hydra(self, arguments: Sequence[str]) -> list[str]:
+        """`arguments`, of which this line was made, as Hydra accepts them. Of a config that is only shown, what the
+        options chosen don't take is left out."""
+        told: Mapping[str, str | None] = self.for_master(self.overrides)
+        if self.options.cfg:
+            return [argument for argument in arguments if told.get(argument, argument)]
+        return [argument if told.get(argument, argument) else self.forced(argument) for argument in arguments]
 
     def check(self) -> None:
         """Raises `UserError` for the first override that can't be read, that sweeps over nothing, or that chooses what
@@ -103,8 +95,10 @@ class Line:
             elif override.is_add() or override.is_force_add():
                 self._check_hydras(override.key_or_group)
         package = self.options.package if self.options.cfg else None
-        if package not in (None, "_global_") and OmegaConf.select(self.composed(self.overrides), package) is None:
-            raise UserError(f"--package {package}: no such key in the config")
+        if package not in (None, "_global_"):
+            shown = self.composed(self.for_hydra(self.overrides))
+            if OmegaConf.select(shown, package) is None:
+                raise UserError(f"--package {package}: no such key in the config")
 
     def _check_defaults(self) -> None:
         """A config of a user's own that neither takes this project's settings nor has all of them itself."""

@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from src.cli import answers
+from src.cli.options import Options
 from src.settings.check import UserError
-from src.settings.config import Config, load
-from src.settings.plain import plain
+from src.settings.config import Config, load, unread
+from src.settings.plain import canonical, plain
 from src.store.opening import check_writable
 from src.sweep.plan import Compose, group_of
 
@@ -56,13 +58,13 @@ def composer(master: DictConfig) -> Compose:
     What is overridden in each section is composed once, however many variants it is part of: Hydra takes some 100 ms
     for a config.
     """
-    loader = GlobalHydra.instance().config_loader()
-    hydra_overrides = as_told(master.hydra.overrides.hydra)
+    options = options_of(master)
+    loader, hydra_overrides = options.loader, as_told(master.hydra.overrides.hydra)
 
     @functools.cache
     def whole(*overrides: str) -> Composed:
-        name = master.hydra.job.config_name
-        composed = loader.load_configuration(name, [*hydra_overrides, *overrides], run_mode=RunMode.RUN)
+        told = [*hydra_overrides, *map(options.forced, overrides)]
+        composed = loader.load_configuration(options.config_name, told, run_mode=RunMode.RUN)
         OmegaConf.copy_cache(from_config=master, to_config=composed)  # of `now`, as Hydra's sweepers do
         tasks = [key for key in composed if key != "hydra"]
         return read(OmegaConf.masked_copy(composed, tasks), composed.hydra.runtime.choices)  # type: ignore[arg-type]
@@ -99,13 +101,55 @@ def composer(master: DictConfig) -> Compose:
                 choices |= part[1]
         return Composed(settings, choices)
 
-    def compose(overrides: Sequence[str]) -> Config:
+    def composed(overrides: Sequence[str]) -> Composed:
         parts = None
         with contextlib.suppress(HydraException, OmegaConfBaseException):  # if it is wrong as a whole, that is told
             parts = in_parts(overrides)
-        return checked(parts or whole(*overrides))
+        return parts or whole(*overrides)
+
+    def check_as_others(group: str, keys: tuple[str, ...], overrides: Sequence[str]) -> None:
+        """Raises `UserError` unless each of `keys`, which the option chosen doesn't take, is one that another option of
+        the group takes, with that value."""
+        left, wrong = set(keys), []
+        for option in options.options_of(group):
+            if its := {key for key in left if option in options.taking(group, key)}:
+                try:
+                    checked(composed(_choosing(group, option, overrides)))
+                    left -= its
+                except UserError as error:
+                    wrong.append(error)
+        if left:
+            raise wrong[0] if wrong else UserError(answers.unknown_key(f"{group}.{min(left)}", options))
+
+    sound: set[tuple[str, str]] = set()
+
+    def compose(overrides: Sequence[str]) -> Config:
+        found = composed(overrides)
+        for group, keys in _unread(found).items():
+            if (seen := (group, canonical(found.settings[group]))) not in sound:
+                check_as_others(group, keys, overrides)
+                sound.add(seen)
+        return checked(found)
 
     return compose
+
+
+def told(master: DictConfig) -> list[str]:
+    """The overrides of the command line that `master` was composed with, as they were typed."""
+    return list(map(options_of(master).bare, as_told(master.hydra.overrides.task)))
+
+
+def options_of(master: DictConfig) -> Options:
+    """Those where Hydra looks for what it composed `master` from."""
+    loader: Any = GlobalHydra.instance().config_loader()
+    return Options(loader, master.hydra.job.config_name, as_told(master.hydra.overrides.hydra))
+
+
+def _choosing(group: str, option: str, overrides: Sequence[str]) -> list[str]:
+    """`overrides` with another option of `group`."""
+    choices = [o for o in overrides if re.match(rf"\+?{group}=[^{{]", o)]
+    plus = "+" if any(choice.startswith("+") for choice in choices) else ""
+    return [*(o for o in overrides if o not in choices), f"{plus}{group}={option}"]
 
 
 def as_told(overrides: Any) -> list[str]:
@@ -123,10 +167,34 @@ def read(tasks: DictConfig, choices: Any) -> Composed:
 
 
 def checked(composed: Composed) -> Config:
-    config = load(composed.settings, composed.choices, variables=composed.interpolated)
+    """Without what the options chosen don't take."""
+    settings = dict(composed.settings)
+    for group, keys in _unread(composed).items():
+        settings[group] = _without_keys(settings[group], keys)
+    config = load(settings, composed.choices, variables=composed.interpolated)
     check_writable(config.tracking)
-    settings = composed.settings | {"tracking": plain(config.tracking)}  # without a password
+    settings |= {"tracking": plain(config.tracking)}  # without a password
     return replace(config, text=yaml.dump(settings, Dumper=_Dumper, sort_keys=False))
+
+
+def _unread(composed: Composed) -> dict[str, tuple[str, ...]]:
+    """Of each step from a model to an artifact the keys that the option chosen does not take, where there are any."""
+    transforms = composed.settings.get("transforms")
+    groups = ["train", *(transforms if isinstance(transforms, list) else ()), "quant"]
+    steps = {group: composed.settings.get(group) for group in groups if isinstance(group, str)}
+    found = {g: unread(g, raw) for g, raw in steps.items() if isinstance(raw, Mapping) and "_target_" in raw}
+    return {group: keys for group, keys in found.items() if keys}
+
+
+def _without_keys(settings: Mapping[str, Any], keys: Collection[str], above: str = "") -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in settings.items():
+        if f"{above}{key}" in keys:
+            continue
+        kept[key] = _without_keys(value, keys, f"{above}{key}.") if isinstance(value, Mapping) and value else value
+        if value and kept[key] == {}:
+            del kept[key]
+    return kept
 
 
 def _without(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.cli import application
 from src.cli.arguments import grid, parsed
-from src.cli.compose import check_names_of_folders, checked, read
+from src.cli.compose import check_names_of_folders, checked, options_of, read
+from src.cli.options import Options
 from src.data import dataset
 from src.machine import writable
 from src.pipeline import stages, worker
@@ -40,7 +41,7 @@ def variants(sweeper: Any, arguments: Sequence[str]) -> list[list[str]]:
     """The overrides of each variant that `arguments`, with lists and ranges among them, and the sweeper's own `params`
     ask for. Raises `UserError` for what can't be read, and for folders of Hydra's that can't be made."""
     config, loader = sweeper.config, sweeper.hydra_context.config_loader
-    overrides = parsed([*grid(sweeper.params), *arguments], loader, swept=True)
+    overrides = parsed([*grid(sweeper.params), *map(options_of(config).bare, arguments)], loader, swept=True)
     (lists,) = sweeper.split_arguments(overrides, None)
     writable.check(Path(config.hydra.sweep.dir), f"hydra.sweep.dir={config.hydra.sweep.dir}")
     check_names_of_folders(config, lists, loader)
@@ -50,6 +51,7 @@ def variants(sweeper: Any, arguments: Sequence[str]) -> list[list[str]]:
 def launcher(sweeper: Any) -> Launcher:
     """That of Hydra. The folder of the multirun is made once there is something to launch."""
     config, folder = sweeper.config, Path(sweeper.config.hydra.sweep.dir)
+    options = options_of(config)
     done, parallel = 0, _parallel(config)
 
     def launch(jobs: Sequence[Job], parent_run: str) -> list[Outcome]:
@@ -58,7 +60,7 @@ def launcher(sweeper: Any) -> Launcher:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "multirun.yaml").write_text(credentials.hidden(OmegaConf.to_yaml(config)), encoding="utf-8")
         at_a_time = min(parallel, len(jobs))
-        batch = [[*job.variant.overrides, *instructions(job, parent_run, at_a_time)] for job in jobs]
+        batch = [[*_overrides(job, options), *instructions(job, parent_run, at_a_time)] for job in jobs]
         returns: list[JobReturn] = []
         # submitit_local starts all that it is given at once.
         size = at_a_time if _is_submitit_local(config) else len(batch)
@@ -69,6 +71,11 @@ def launcher(sweeper: Any) -> Launcher:
 
     here = str(OmegaConf.select(config, "hydra.launcher._target_")).endswith(".BasicLauncher")
     return Launcher(launch, parallel, here)
+
+
+def _overrides(job: Job, options: Options) -> list[str]:
+    steps = job.variant.config.steps.items()
+    return options.for_job(job.variant.overrides, {group: step.name for group, step in steps})
 
 
 def instructions(job: Job, parent_run: str, parallel: int) -> list[str]:

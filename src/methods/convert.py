@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from pydantic.dataclasses import dataclass as schema
@@ -17,19 +17,14 @@ from src.settings.check import STRICT, Count
 
 @schema(frozen=True, config=STRICT)
 class Quantization:
-    """Post-training quantization by the TFLite converter. Every scheme takes the same keys, so that one override fits
-    a whole sweep; `UNUSED` are those that make no difference to this one."""
-
-    UNUSED: ClassVar[tuple[str, ...]] = ("representative_images",)
-
-    representative_images: Count = 200
+    """Post-training quantization by the TFLite converter."""
 
 
 @schema(frozen=True, config=STRICT)
 class FullInteger(Quantization):
     """Quantization that calibrates activations on images from the training split."""
 
-    UNUSED: ClassVar[tuple[str, ...]] = ()
+    representative_images: Count = 200
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic.dataclasses import dataclass as schema
@@ -26,14 +26,7 @@ log = logging.getLogger(__name__)
 
 @schema(frozen=True, config=STRICT)
 class Untrained:
-    """The model as it is. It takes the keys of a training, so that an experiment's fit; none makes a difference."""
-
-    UNUSED: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "learning_rate", "jit_compile")
-
-    epochs: Count | None = None
-    batch_size: Count | None = None
-    learning_rate: Positive | None = None
-    jit_compile: bool | None = None
+    """The model as it is."""
 
 
 @schema(frozen=True, config=STRICT)

@@ -47,7 +47,6 @@ class Saved(Architecture):
     import paths of the layers and functions of its own that it is made of.
     """
 
-    UNUSED: ClassVar[tuple[str, ...]] = ("path",)
     external: ClassVar[bool] = True
 
     path: Annotated[str, Field(min_length=1, description=KERAS_MODEL), AfterValidator(_exists)]

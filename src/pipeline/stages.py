@@ -58,7 +58,7 @@ class Stage:
 def chain(config: Config, data: Dataset) -> tuple[Stage, ...]:
     """Training, each transform, then conversion, each with its key."""
     stages: list[Stage] = []
-    for step in (config.train, *(step for step in config.transforms if step.name != "none"), config.quant):
+    for step in (config.train, *(step for step in config.transforms if step.acts), config.quant):
         parent = stages[-1] if stages else None
         before = (parent.key, parent.recipe) if parent else None
         key, recipe = keys.of_stage(config, data, step, before, None if parent else config.model)
@@ -169,7 +169,7 @@ def check(configs: Sequence[Config]) -> tuple[str, ...]:
         return ()
     if look := getattr(importlib.import_module(model.module), "look", None):
         look(model.settings)
-    transforms = tuple(dict.fromkeys(step for each in configs for step in each.transforms if step.name != "none"))
+    transforms = tuple(dict.fromkeys(step for each in configs for step in each.transforms if step.acts))
     asked = {
         "model": [model.describe(), model.title, plain(model.settings)],
         "transforms": [[step.name, step.describe()] for step in transforms],
@@ -255,9 +255,7 @@ def _params(request: Request) -> dict[str, Any]:
     params: dict[str, Any] = {"data": config.data.name, "model": config.model.name, "train": config.train.name}
     for step in (*config.transforms, config.quant):
         params[step.group] = step.name
-        if hasattr(step.settings, "final_sparsity"):
-            # Every variant gets a number: the UI's plots draw a missing one at the end of the axis.
-            params[f"{step.group}_final_sparsity"] = 0.0 if step.name == "none" else step.settings.final_sparsity
+        params |= {f"{step.group}_{name}": value for name, value in step.parameters().items()}
         if step.group == request.stage.group:
             break
     if request.stage.epochs:

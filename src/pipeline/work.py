@@ -60,7 +60,7 @@ def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int]
         return tuple(
             f"{step.name}: {note}" if step.group != "model" else note
             for step in (model, *transforms)
-            if step.name != "none" and (notes := getattr(importlib.import_module(step.module), "notes", None))
+            if (notes := getattr(importlib.import_module(step.module), "notes", None))
             for note in notes(step.settings, built)
         )
 

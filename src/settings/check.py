@@ -47,6 +47,24 @@ def check(expected: Any, value: Any, key: str) -> Any:
     return checked
 
 
+def names(expected: Any) -> list[str]:
+    """What the settings of a schema are called."""
+    return _fields(_adapter(expected).json_schema(), ())
+
+
+def knows(expected: Any, path: Sequence[str]) -> bool:
+    """Whether a schema has a setting of this name, or of these names one inside the other."""
+    schema = _adapter(expected).json_schema()
+    nodes = [_node(schema, ())]
+    for part in path:
+        inside = [n.get("properties", {}).get(part) or n.get("additionalProperties") for n in nodes]
+        nodes = []
+        for node in filter(None, inside):
+            either = node.get("anyOf", [node]) if isinstance(node, Mapping) else [{}]
+            nodes += [_node({**option, "$defs": schema.get("$defs", {})}, ()) for option in either]
+    return bool(nodes)
+
+
 def _taken_for_numbers(value: Any, checked: Any, location: tuple[str, ...] = ()) -> Iterator[tuple[list[str], bool]]:
     """Where `value` has true or false and `checked` a number: Python takes the one for the other."""
     if isinstance(value, bool):

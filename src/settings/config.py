@@ -8,7 +8,7 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
-from src.settings.check import STRICT, Count, Positive, Seed, Share, UserError, check
+from src.settings.check import STRICT, Count, Positive, Seed, Share, UserError, check, knows, names
 from src.settings.plain import plain
 from src.settings.sections import Audit, Augment, Benchmark, Compare, Sweep, Tracking
 
@@ -68,15 +68,24 @@ class MagnitudePruning:
         if self.end < self.begin:
             raise ValueError(f"end={self.end} lies before begin={self.begin}; takes a number from begin to 1")
 
+    def parameters(self) -> dict[str, float]:
+        return {"final_sparsity": self.final_sparsity}
+
 
 @dataclass(frozen=True)
 class Step:
-    """One option of a group: the function that its `_target_` names and the checked settings for it."""
+    """One option of a group: the function that its `_target_` names and the checked settings for it. An option that
+    does nothing, `none` of a group of transforms, has neither; what its file has as `_parameters_` is `recorded`."""
 
     group: str
     name: str
     target: str
     settings: Any
+    recorded: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def acts(self) -> bool:
+        return bool(self.target)
 
     @property
     def title(self) -> str:
@@ -96,12 +105,26 @@ class Step:
     def describe(self) -> dict[str, Any]:
         """All that decides what the step does, as plain data: part of a stage's key.
 
-        Settings that name a file have a `digest()` of its content, which stands for it.
+        Settings that name a file as their `path` have a `digest()` of its content, which stands for it.
         """
-        unused = getattr(self.settings, "UNUSED", ())
-        settings = {key: value for key, value in plain(self.settings).items() if key not in unused}
-        content = {"content": self.settings.digest()} if hasattr(self.settings, "digest") else {}
-        return {"target": self.target, "settings": settings, **content}
+        settings = plain(self.settings)
+        if not hasattr(self.settings, "digest"):
+            return {"target": self.target, "settings": settings}
+        del settings["path"]
+        return {"target": self.target, "settings": settings, "content": self.settings.digest()}
+
+    def parameters(self) -> dict[str, Any]:
+        """What a run of it records of its settings: what their method of this name says, else all that are a number or
+        text."""
+        if not self.acts:
+            return dict(self.recorded)
+        if hasattr(self.settings, "parameters"):
+            return dict(self.settings.parameters())
+        return {key: value for key, value in plain(self.settings).items() if isinstance(value, int | float | str)}
+
+    def takes(self, path: Sequence[str]) -> bool:
+        """Whether it has a setting of this name, or of these names one inside the other."""
+        return self.acts and knows(type(self.settings), path)
 
 
 @dataclass(frozen=True)
@@ -127,7 +150,12 @@ class Config:
     @property
     def acting(self) -> tuple[str, ...]:
         """The transforms that do something, by name, in order."""
-        return tuple(step.name for step in self.transforms if step.name != "none")
+        return tuple(step.name for step in self.transforms if step.acts)
+
+    @property
+    def steps(self) -> dict[str, Step]:
+        """What makes an artifact of a model, by group and in order: one option of each may fit what others take."""
+        return {step.group: step for step in (self.train, *self.transforms, self.quant)}
 
     @property
     def name(self) -> str:
@@ -196,12 +224,34 @@ def _check_layer_types(steps: Mapping[str, Step]) -> None:
 
 def step(group: str, raw: Any, name: str) -> Step:
     """One option of a group, checked: `raw` is what its file says, `name` what it is called."""
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("_target_"), str):
-        raise UserError(f"{group}: got {raw!r}, takes an option with a _target_ that names a function")
-    settings = {key: value for key, value in raw.items() if key != "_target_"}
-    target = raw["_target_"]
-    expected = _settings_type(target, group)
-    return Step(group, name, target, check(expected, settings, group))
+    expected = _settings_type(group, raw)
+    if keys := unread(group, raw):
+        takes = ", ".join(names(expected)) if expected else ""
+        raise UserError(f"{group}.{keys[0]}: no such key; {group} takes {takes or 'none'}")
+    if not expected:
+        recorded = check(dict[str, float | int | str], raw.get("_parameters_", {}), f"{group}._parameters_")
+        return Step(group, name, "", None, tuple(recorded.items()))
+    return Step(group, name, raw["_target_"], check(expected, _settings(raw), group))
+
+
+def unread(group: str, raw: Any) -> tuple[str, ...]:
+    """The keys in what the file of an option says, such as `layers.types`, for which its step has no setting."""
+    expected = _settings_type(group, raw)
+    paths = _paths(_settings(raw))
+    return tuple(".".join(path) for path in paths if not (expected and knows(expected, path)))
+
+
+def _settings(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in raw.items() if key not in ("_target_", "_parameters_")}
+
+
+def _paths(raw: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in raw.items():
+        path = (*above, str(key))
+        if isinstance(value, Mapping) and value:
+            yield from _paths(value, path)
+        else:
+            yield path
 
 
 def _function(target: str) -> Callable[..., Any]:
@@ -209,10 +259,19 @@ def _function(target: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
-def _settings_type(target: str, group: str) -> Any:
+def _settings_type(group: str, raw: Any) -> Any:
+    """The dataclass of an option's settings, None where the option does nothing."""
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("_target_", 0), str | None):
+        raise UserError(f"{group}: got {raw!r}, takes an option with a _target_ that names a function")
+    target = raw["_target_"]
+    if target is None:
+        return None
     try:
-        expected = inspect.signature(_function(target)).parameters["config"].annotation
-    except (ImportError, AttributeError, ValueError, KeyError) as error:
+        function = _function(target)
+        expected = inspect.signature(function).parameters["config"].annotation
+        if isinstance(expected, str):  # of a module that begins with `from __future__ import annotations`
+            expected = eval(expected, inspect.unwrap(function).__globals__)
+    except (ImportError, AttributeError, NameError, ValueError, KeyError) as error:
         raise UserError(
             f"{group}._target_={target}: takes the dotted path of a function with a `config` parameter ({error})"
         ) from None

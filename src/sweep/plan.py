@@ -109,7 +109,8 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose, before: Sequenc
         variant = _variant(own, config)
         training = variant.chain[0].key
         if training not in baselines:
-            dense = (*(o for o in own if group_of(o) not in groups), *(f"{group}=none" for group in sorted(groups)))
+            others = (o for o in own if group_of(o) not in groups)
+            dense = (*others, *(_doing_nothing(group, own) for group in sorted(groups)))
             baseline = _variant(dense, compose(dense))
             baselines[training] = baseline.stage.key
             found[baseline.stage.key] = baseline
@@ -130,7 +131,19 @@ def _check_audits(audits: Sequence[Audit]) -> None:
 def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
     data = dataset(config)
     chain = stages.chain(config, data)
+    overrides = tuple(o for o in overrides if _acts(o, config))
     return Variant(config.name, "", overrides, config, chain, len(data.train), data.shape, data.notes)
+
+
+def _doing_nothing(group: str, overrides: Sequence[str]) -> str:
+    """The override that chooses `none`, with a plus sign where the option of `overrides` has one."""
+    return f"{'+' if any(o.startswith(f'+{group}=') for o in overrides) else ''}{group}=none"
+
+
+def _acts(override: str, config: Config) -> bool:
+    """False of an override that is for other options of its group than the one that `config` has."""
+    group, *path = override.partition("=")[0].lstrip("+~").split(".")
+    return not path or group not in config.steps or config.steps[group].takes(path)
 
 
 def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
