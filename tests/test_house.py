@@ -31,8 +31,6 @@ REASON = "in one piece"
 # Being taken apart.
 STILL_LONG = {
     "src.cli.compose",
-    "src.data.cache",
-    "src.data.image_folder",
     "src.measure.accuracy",
     "src.measure.latency",
     "src.measure.targets.child",

@@ -7,7 +7,7 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +17,9 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
 from src.data import EXAMPLES, SPLITS, UNREADABLE, Dataset, Split, fingerprint, layout, oddities, shown, stratified
-from src.data.cache import Contents, Files, read_files
+from src.data.cache import read_files
 from src.data.decode import IDENTITY, Resize, decode, opens
+from src.data.files import Contents, Files, Reader
 from src.data.layout import TAKES, some
 from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError
 
@@ -81,27 +82,12 @@ def load(config: ImageFolder) -> Dataset:
         "resize": config.resize,
         "crop": config.crop,
     }
-    contents, read, cache_notes = read_files(
-        files,
-        functools.partial(
-            decode, size=config.image_size, channels=config.channels, resize=config.resize, crop=config.crop
-        ),
-        shape,
-        f"{IDENTITY} {settings}",
-        int(config.memory_gib * 2**30),
-        Path(os.path.expanduser(config.cache)) if config.cache else None,
-        int(config.cache_gib * 2**30),
-    )
+    contents, read, cache_notes = _read(config, files, settings)
     readable = np.array([not reason for reason in contents.reasons])
     _check_classes(key, classes, list(sections.values()), files, labels, section_of, contents, readable)
     rows = np.argsort(contents.digests.view("S32").ravel(), kind="stable")
     rows = rows[readable[rows]]
-    of = {section: rows[section_of[rows] == i] for i, section in enumerate(sections)}
-    shares = {"validation": config.validation, "test": config.test}
-    drawn = {name: share for name, share in shares.items() if name not in of}
-    pool = of.get("train", rows)
-    parts = stratified(labels[pool], classes, drawn, config.seed, key) if drawn else {}
-    of |= {name: pool[indices] for name, indices in parts.items()}
+    of, drawn = _split(config, key, classes, {s: rows[section_of[rows] == i] for i, s in enumerate(sections)}, labels)
 
     def split(rows: np.ndarray) -> Split:
         return Split(labels[rows], [shown(files.paths[row]) for row in rows], lambda indices: read(rows[indices]))
@@ -126,8 +112,35 @@ def load(config: ImageFolder) -> Dataset:
         rejected=tuple(
             f"{shown(path)}: {reason}" for path, reason in zip(files.paths, contents.reasons, strict=True) if reason
         ),
-        drawn=tuple(drawn),
+        drawn=drawn,
     )
+
+
+def _read(config: ImageFolder, files: Files, settings: Mapping[str, Any]) -> tuple[Contents, Reader, list[str]]:
+    """What `read_files` gives; `settings` are those that pixels depend on."""
+    return read_files(
+        files,
+        functools.partial(
+            decode, size=config.image_size, channels=config.channels, resize=config.resize, crop=config.crop
+        ),
+        (config.image_size, config.image_size, config.channels),
+        f"{IDENTITY} {settings}",
+        int(config.memory_gib * 2**30),
+        Path(os.path.expanduser(config.cache)) if config.cache else None,
+        int(config.cache_gib * 2**30),
+    )
+
+
+def _split(
+    config: ImageFolder, key: str, classes: Sequence[str], there: Mapping[str, np.ndarray], labels: np.ndarray
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The rows of each split, of which those that are not `there` are drawn from the training images, or from all; and
+    which were drawn."""
+    shares = {"validation": config.validation, "test": config.test}
+    drawn = {name: share for name, share in shares.items() if name not in there}
+    pool = there["train"] if "train" in there else there[""]
+    parts = stratified(labels[pool], classes, drawn, config.seed, key) if drawn else {}
+    return {**there, **{name: pool[indices] for name, indices in parts.items()}}, tuple(drawn)
 
 
 def _scan(config: ImageFolder, key: str) -> tuple[list[str], dict[str, str], Files, np.ndarray, np.ndarray, list[str]]:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data import cache as subject
-from src.data.cache import Files, read_files
+from src.data import cache_folder as subject
+from src.data.cache import read_files
 from src.data.decode import UnreadableError, decode
+from src.data.files import Files
 from src.settings.check import UserError
 
 SHAPE = (8, 8, 3)
