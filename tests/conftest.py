@@ -1,8 +1,12 @@
 """What several tests use: the program as a user runs it, in a folder of its own, and one sweep of the twelve."""
 
 import atexit
+import fcntl
+import json
 import logging
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +15,7 @@ from pathlib import Path
 
 import absl.logging
 import artifacts
+import forked
 import pytest
 from hydra import compose
 
@@ -22,6 +27,7 @@ from src.sweep.plan import Compose
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "compression"
+COMMANDS = forked.Commands()
 STORE = ("MLFLOW_TRACKING_", "MLFLOW_EXPERIMENT_", "MLFLOW_REGISTRY_", "COMPRESSION_")
 # What a Mac lacks is taken away: see tests/mac/sitecustomize.py.
 MAC = {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests/mac"), str(ROOT)])}
@@ -30,12 +36,35 @@ MAC = {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests/mac"), str(ROOT)])}
 @dataclass
 class Place:
     """A folder in which the program runs as if checked out there, with what it leaves. `variables` are those of the
-    environment that differ."""
+    environment that differ: with them a command is a fresh process, otherwise a fork of `COMMANDS`."""
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, module: str = "src.run", timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        if self.variables:
+            return self.fresh(*arguments, module=module, timeout=timeout)
+        command = COMMANDS.start([module, *arguments], self.folder, environment())
+        output, errors = command.communicate(timeout)
+        return subprocess.CompletedProcess(command.args, command.wait(), output, errors)
+
+    def start(self, *arguments: str, module: str = "src.run") -> "forked.Command | subprocess.Popen[str]":
+        """The command while it runs."""
+        if not self.variables:
+            return COMMANDS.start([module, *arguments], self.folder, environment())
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.folder,
+            env=environment() | self.variables,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # A shell that starts the tests in the background has Ctrl-C ignored by all that they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def fresh(self, *arguments: str, module: str = "src.run", timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """By a process that imports all that it needs."""
         return subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=self.folder,
@@ -87,6 +116,15 @@ def default_composer() -> Compose:
 absl.logging.PythonHandler.close = logging.Handler.close
 
 
+# The files whose tests take longest: they begin first, so that at the end no process of pytest has one left alone.
+LONGEST = ("test_faults", "test_ship", "test_sweep", "test_worker")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    last = len(LONGEST)
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else last)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
@@ -94,11 +132,23 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture(scope="session")
 def twelve(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.CompletedProcess[str]]:
-    """The twelve variants of `experiment=smoke`, run once from scratch, and what the command printed."""
-    place = Place(tmp_path_factory.mktemp("twelve"))
-    done = place.run("-m", "experiment=smoke")
-    assert done.returncode == 0, done.stderr
-    return place, done
+    """The twelve variants of `experiment=smoke`, run once from scratch, and what the command printed. Each of pytest's
+    processes has a copy: what a test changes in it, it changes back."""
+    own = tmp_path_factory.mktemp("twelve")
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    built = tmp_path_factory.getbasetemp().parent / "twelve" if several else tmp_path_factory.mktemp("built")
+    built.mkdir(exist_ok=True)
+    with (built.parent / "twelve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (built / "printed").exists():
+            done = Place(built).fresh("-m", "experiment=smoke")
+            assert done.returncode == 0, done.stderr
+            (built / "printed").write_text(json.dumps([done.stdout, done.stderr]))
+    shutil.copytree(built, own, dirs_exist_ok=True)
+    place = Place(own)
+    place.store()  # finds its artifacts in the copy from now on
+    stdout, stderr = json.loads((built / "printed").read_text())
+    return place, subprocess.CompletedProcess(["-m", "experiment=smoke"], 0, stdout, stderr)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from conftest import MAC, Place, environment
 
@@ -33,20 +34,7 @@ SMALL = (
 )
 
 
-def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "src.run", *arguments],
-        cwd=place.folder,
-        env=environment() | place.variables,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        # A shell that starts the tests in the background has Ctrl-C ignored by all that they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def wait_for(process: subprocess.Popen[str], text: str) -> str:
+def wait_for(process: forked.Command | subprocess.Popen[str], text: str) -> str:
     """What the process writes to standard error up to the line with `text`."""
     assert process.stderr
     lines = []
@@ -79,7 +67,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, dict[s
 def killed_at_random_moments(place: Place, kills: int, longest: float) -> None:
     moments = random.Random(0)
     for _ in range(kills):
-        process = start(place, *SMALL)
+        process = place.start(*SMALL)
         try:
             process.wait(moments.uniform(2, longest))
         except subprocess.TimeoutExpired:
@@ -108,7 +96,7 @@ def test_a_sweep_is_killed_and_goes_on_to_the_same_bytes_without_what_a_mac_lack
     tmp_path: Path, undisturbed: tuple[Place, dict[str, str]]
 ) -> None:
     place = Place(tmp_path, MAC)
-    process = start(place, *SMALL)
+    process = place.start(*SMALL)
     wait_for(process, "train: small_cnn")
     process.kill()
     process.communicate()
@@ -122,7 +110,7 @@ def test_a_sweep_is_killed_and_goes_on_to_the_same_bytes_without_what_a_mac_lack
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_closes_its_runs_and_prints_how_to_go_on(place: Place, number: signal.Signals) -> None:
-    process = start(place, *SMALL, "train.epochs=500")
+    process = place.start(*SMALL, "train.epochs=500")
     wait_for(process, "train: small_cnn")
     time.sleep(1)
     process.send_signal(number)
@@ -164,7 +152,7 @@ def test_damaged_artifacts_are_found_and_made_again_or_taken_from_an_earlier_run
 
 
 def test_two_sweeps_at_once_do_each_stage_once(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
-    both = [start(place, *SMALL) for _ in range(2)]
+    both = [place.start(*SMALL) for _ in range(2)]
     for process in both:
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
@@ -271,7 +259,7 @@ def test_a_full_disk_fails_with_one_line_and_the_sweep_goes_on_when_there_is_roo
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), "what has no room for a store is told at once"
         assert "can't be written (No space left on device); takes a place that can" in done.stderr
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
-        process = start(place, *SMALL)
+        process = place.start(*SMALL)
         wait_for(process, "train: small_cnn")
         fill(disk)
         _, errors = process.communicate(timeout=600)
@@ -312,7 +300,7 @@ input()
 
 
 def test_a_locked_database_costs_nothing(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
-    process = start(place, *SMALL)
+    process = place.start(*SMALL)
     wait_for(process, "train: small_cnn")
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", LOCK], cwd=place.folder, stdin=pipe, stdout=pipe, text=True) as locker:
@@ -380,7 +368,7 @@ def test_a_server_that_goes_and_comes_back_mid_sweep_costs_nothing(
     server = Server(place.folder / "server", free_port(), f"sqlite:///{place.folder}/server/mlflow.db")
     try:
         secret = server.uri.replace("http://", "http://me:s3cr3t@")
-        process = start(place, *SMALL, "tracking=server", f"tracking.uri={secret}")
+        process = place.start(*SMALL, "tracking=server", f"tracking.uri={secret}")
         wait_for(process, "train: small_cnn")
         server.stop()
         wait_for(process, "the tracking store does not answer")
@@ -405,7 +393,7 @@ def test_a_server_that_stays_away_is_waited_for_once_and_the_sweep_goes_on_later
     server = Server(place.folder / "server", free_port(), f"sqlite:///{place.folder}/server/mlflow.db")
     command = (*SMALL, "tracking=server", f"tracking.uri={server.uri}", "tracking.retry_seconds=2")
     try:
-        process = start(place, *command)
+        process = place.start(*command)
         wait_for(process, "train: small_cnn")
         server.stop()
         output, errors = process.communicate(timeout=600)
