@@ -36,7 +36,7 @@ verify: $(STAMP)  ## whether the latest sweep's numbers hold (ARGS="latency=true
 	$(BIN)/python -m src.verify $(ARGS)
 
 test: $(STAMP)  ## the tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 mutants: $(STAMP)  ## whether tests notice changes of the code that every number rests on (EXTRAS=dev,mutants)
 	$(BIN)/python -m benchmarks.mutants $(ARGS)
