@@ -81,7 +81,7 @@ def main(uri: str = "sqlite:///mlruns/mlflow.db", wanted: str = "latest") -> Non
 
     store = open_store(Tracking(uri, "compression"))
     sweep = find_sweep(store, wanted)
-    runs = [row["run_id"] for row in sweep.measured]
+    runs = [result.run_id for result in sweep.measured]
     experiment = store.experiment_id
     IMAGES.mkdir(parents=True, exist_ok=True)
     with ui(uri) as address, tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as driver:

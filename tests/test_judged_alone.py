@@ -12,7 +12,7 @@ from hydra import initialize_config_dir
 
 from src.cli.compose import CONF
 from src.measure.predictions import Predictions
-from src.results import closing, publish
+from src.results import closing, publish, recorded
 from src.results.comparison import Comparison, Findings, ordered
 from src.results.effects import interaction
 from src.results.judge import judge
@@ -112,7 +112,7 @@ def test_predictions_that_are_damaged_fail_their_own_variant(
     ]
     monkeypatch.chdir(place.folder)
     with caplog.at_level(logging.ERROR):
-        closed = closing.close(results, {"": config}, store, sweep.run_id)
+        closed = closing.close(results, {"": config}, store, sweep.run_id, left_out=[("none-w4", "has no integers")])
     assert list(closed.failed) == ["none-drq"]
     told = closed.failed["none-drq"]
     assert "predictions/test.npz is not what was recorded" in told
@@ -121,6 +121,9 @@ def test_predictions_that_are_damaged_fail_their_own_variant(
     assert rows["none-f16"].verdict is not None
     assert rows["none-f16"].speedup is not None
     assert (publish.REPORTS / closed.name / "report.html").exists()
+    read = recorded.find_sweep(store, sweep.name, partial=True)
+    assert read.conditions.left_out == (("none-w4", "has no integers"),)
+    assert [replace(result, layers=(), url="") for result in closed.results] == list(read.results)
     assert store.get(records["none-drq"].run_id).status == "FAILED"  # so that the next sweep makes it anew
 
 

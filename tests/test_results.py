@@ -14,7 +14,7 @@ from src import pick
 from src.measure.audit.contents import Layer
 from src.measure.latency import Host, Report
 from src.measure.stats import Interval, Verdict
-from src.results import conditions, recorded
+from src.results import conditions, publish, recorded
 from src.results.comparison import Comparison, Findings
 from src.results.export import Exported, card
 from src.results.report import tables
@@ -102,6 +102,18 @@ def test_how_a_sweep_was_measured_and_what_it_left_out_is_read_as_it_was() -> No
     assert timing
     assert none is None
     assert (timing.cpu, timing.load, timing.noise_floor, timing.config["threads"]) == ("a CPU", None, math.inf, 1)
+
+
+def test_what_was_left_out_is_said_below_the_table_once_for_each_reason(
+    old: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left_out = (("qat-f16", "fits integers"), ("p1-qat-f16", "fits integers"), ("c16-w4", "is clustered"))
+    publish.show(findings(DENSE, left_out=left_out), old, "0" * 32)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("left out")] == [
+        "left out: qat-f16, p1-qat-f16: fits integers",
+        "left out: c16-w4: is clustered",
+    ]
 
 
 # --- A sweep of version 0.1 --------------------------------------------------------------------------------------
