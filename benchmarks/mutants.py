@@ -55,7 +55,7 @@ TARGETS = (
     Target(
         "src/pick.py", ("tests/test_pick.py",), ("_to_bytes", "MINIMIZE", "UNITS", "candidates", "_refused", "_drop")
     ),
-    Target("src/methods/prune.py", ("tests/test_masks.py",), ("mask", "_nth_smallest")),
+    Target("src/methods/masks.py", ("tests/test_masks.py",), ("mask", "_nth_smallest")),
     Target("src/measure/audit/__init__.py", ("tests/test_audit_numbers.py",)),
     Target(
         "src/data/__init__.py",

@@ -96,13 +96,13 @@ def test_left_in_float_is_measured_against_what_was_asked_for(tiny: Tiny) -> Non
 def test_differences_are_sentences_and_none_where_all_is_as_asked(tiny: Tiny) -> None:
     assert differences(audit(tiny.files["none"]), Asked()) == ()
     assert differences(audit(tiny.files["fiq"]), Asked("int8", "int8")) == ()
-    asked = Asked("int8", "int8", sparsity=0.7)
+    asked = Asked("int8", "int8", pruned=True)
     told = differences(audit(tiny.files["drq"]), asked)
-    assert [sentence.split()[0] for sentence in told] == ["7", "It", "Sparsity", "Pruning"]
+    assert [sentence.split()[0] for sentence in told] == ["7", "It", "Pruning"]
     assert all(sentence.endswith(".") for sentence in told)
     assert "dense kernels multiply zeros" in told[-1]
     # Stored sparsely, the sentence about dense kernels would be wrong.
-    assert not differences(audit(tiny.files["sparse-none"]), Asked(sparsity=0.7))
+    assert not differences(audit(tiny.files["sparse-none"]), Asked(pruned=True))
 
 
 def test_gzip_and_entropy_are_attributed_to_tensors_where_asked_for(tiny: Tiny) -> None:

@@ -511,24 +511,16 @@ def test_operators_left_in_float(asked: Asked, floats: tuple[Operator, ...]) -> 
 
 
 def test_nothing_asked_for_is_float_without_zeros_and_no_operator_is_custom() -> None:
-    assert Asked() == Asked("float32", "float32", 0.0)
+    assert Asked() == Asked("float32", "float32", pruned=False)
     assert not FLOAT.custom
 
 
 def test_differences_are_told_where_there_are_any() -> None:
     dense = "Pruning can't make it faster on this runtime: "
     assert differences(artifact(), Asked()) == ()
-    assert differences(artifact(0.5, sparse=True), Asked(sparsity=0.5)) == ()
-    assert differences(artifact(0.495, sparse=True), Asked(sparsity=0.5)) == ()
-    assert differences(artifact(0.49, sparse=True), Asked(sparsity=0.5)) == (
-        "Sparsity was lost on the way: 50.0% of the weights were pruned, 49.0% are zero in the file.",
-    )
-    assert differences(artifact(0.49, sparse=True), Asked(sparsity=0.5), tolerance=0.02) == ()
-    (only,) = differences(artifact(0.6), Asked(sparsity=0.5))
+    assert differences(artifact(0.5, sparse=True), Asked(pruned=True)) == ()
+    (only,) = differences(artifact(0.6), Asked(pruned=True))
     assert only.startswith(dense)
-    lost, told = differences(artifact(None), Asked(sparsity=0.5))
-    assert "0.0% are zero" in lost
-    assert told.startswith(dense)
     assert differences(artifact(operators=OPERATORS), Asked("int8")) == (
         "1 of 5 operators stayed in float: CONV_2D (a).",
     )

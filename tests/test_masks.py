@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.methods.prune import mask
+from src.methods.masks import mask
 
 
 def smallest_zeroed(weights: np.ndarray, sparsity: float) -> np.ndarray:

@@ -10,10 +10,12 @@ import pytest
 from src.data import Dataset, in_memory
 from src.machine import backend
 from src.methods import prune
+from src.methods.layers import Layers
+from src.methods.prune import MagnitudePruning, SparsityRule
 from src.methods.task import Task, Trained
 from src.models.checkpoint import restore, save
+from src.models.promises import Promise
 from src.settings.check import UserError
-from src.settings.config import Layers, MagnitudePruning
 from src.settings.sections import Augment, Preprocess
 
 PRUNING = MagnitudePruning(
@@ -84,7 +86,8 @@ def test_what_was_sparser_before_keeps_its_zeros_and_is_named(
     assert zeros_of(after.get_layer("top")).mean() == pytest.approx(how.final_sparsity, abs=1e-2)
     # 72 values, of which 65 were zero.
     assert trained.tags["sparser"] == f"conv {65 / 72:.4f}"
-    assert f"More zeros than the {100 * how.final_sparsity:.1f} % asked for" in trained.notes[0]
+    said = f"More zeros than asked for, and none of them was revived: conv 90.3 % for {100 * how.final_sparsity:.1f} %."
+    assert trained.notes == (said,)
     kernels = [weights for weights in after.get_weights() if weights.ndim > 1]
     zeros = sum(int((weights == 0).sum()) for weights in kernels)
     assert trained.metrics["sparsity"] == zeros / after.count_params()
@@ -131,7 +134,7 @@ def test_fewer_zeros_than_asked_for_are_no_result() -> None:
     with pytest.raises(
         ValueError, match=r"layer conv came out with a sparsity of 0\.4028; its schedule ends with 0\.5"
     ):
-        prune._confirm(before, ("conv",), 0.5)
+        prune._confirm(before, {"conv": 0.5})
 
 
 def test_layers_of_a_frozen_model_are_frozen() -> None:
@@ -141,9 +144,68 @@ def test_layers_of_a_frozen_model_are_frozen() -> None:
     inner = tf_keras.Sequential([layers.Input((8, 8, 1)), layers.Conv2D(4, 3, name="conv")], name="inner")
     inner.trainable = False
     whole = tf_keras.Sequential([layers.Input((8, 8, 1)), inner, layers.Flatten(), layers.Dense(3, name="top")])
-    assert prune.choose(whole, PRUNING.layers).frozen == ("inner/conv",)
+    assert prune.taken(whole, PRUNING)[0].frozen == ("inner/conv",)
 
 
 def test_a_policy_that_takes_no_layer_is_told_before_training() -> None:
     with pytest.raises(UserError, match=r"^prune\.layers: takes none of the layers blur, conv, top"):
         prune.notes(replace(PRUNING, layers=Layers(types=("LSTM",))), model())
+
+
+def test_a_rule_decides_for_the_layers_that_it_matches_and_the_first_that_matches_wins(
+    task: Task, tmp_path: Path
+) -> None:
+    rules = (SparsityRule("top", final_sparsity=0.8), SparsityRule("bl.*", final_sparsity=0), SparsityRule("t.*|conv"))
+    after, trained = pruned(model(), replace(PRUNING, rules=rules), task, tmp_path)
+    shares = {name: zeros_of(after.get_layer(name)).mean() for name in ("blur", "conv", "top")}
+    # 384 values in `top`, 72 in `conv`; what a rule does not set stays as the policy says.
+    assert shares == {"blur": 0, "conv": 0.5, "top": 307 / 384}
+    assert trained.tags["pruned"] == "conv, top"
+    assert {path: promise.zeros for path, promise in trained.promises.items()} == {"conv": 36, "top": 307}
+
+
+def test_the_plan_says_which_layer_gets_what() -> None:
+    rules = (SparsityRule("conv", final_sparsity=0.3), SparsityRule("blur", final_sparsity=0))
+    assert prune.notes(replace(TO_80, rules=rules), model()) == (
+        "Prunes conv from 30 % to 30 %; top from 50 % to 80 %; spares blur.",
+    )
+    policy = Layers(
+        types=("Dense", "Conv2D"), pattern="conv|top", spare_classifier=False, spare_first_convolution=False
+    )
+    rules = (SparsityRule("conv", initial_sparsity=0.1), SparsityRule("b.*", final_sparsity=0.9))
+    assert prune.notes(replace(TO_80, rules=rules, layers=policy), model()) == (
+        "Prunes conv from 10 % to 80 %; top from 50 % to 80 %.",
+        "The policy does not take blur, so that no rule prunes them.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("patterns", "said"),
+    [
+        (["conv9"], r"^prune\.rules\.layers=conv9: matches none of the layers blur, conv, top$"),
+        (
+            ["c.*", "conv"],
+            r"^prune\.rules\.layers=conv: earlier rules match all that it matches \(conv\), and the first",
+        ),
+    ],
+)
+def test_a_rule_that_decides_nothing_is_told_before_training(patterns: list[str], said: str) -> None:
+    rules = tuple(SparsityRule(pattern, final_sparsity=0.9) for pattern in patterns)
+    with pytest.raises(UserError, match=said):
+        prune.notes(replace(PRUNING, rules=rules), model())
+
+
+def test_rules_that_spare_every_layer_are_told_before_training() -> None:
+    with pytest.raises(UserError, match=r"^prune\.layers: takes none .* conv, top that no rule spares"):
+        prune.notes(replace(PRUNING, rules=(SparsityRule(".*", final_sparsity=0),)), model())
+
+
+def test_what_the_parent_promises_of_other_layers_is_held(task: Task, tmp_path: Path) -> None:
+    before = model()
+    earlier = made_sparse(before.get_layer("top"), 0.5)
+    only_conv = replace(PRUNING, layers=replace(PRUNING.layers, pattern="conv"))
+    free, _ = pruned(before, only_conv, task, tmp_path)
+    assert not zeros_of(free.get_layer("top"))[earlier].all(), "the fine-tuning revives what nobody holds"
+    held, _ = pruned(before, only_conv, replace(task, promises={"top": Promise(zeros=192)}), tmp_path)
+    assert zeros_of(held.get_layer("top"))[earlier].all()
+    assert not np.array_equal(held.get_layer("top").get_weights()[0], before.get_layer("top").get_weights()[0])

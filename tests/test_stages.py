@@ -12,14 +12,15 @@ from src.cli.compose import CONF
 from src.data import digits
 from src.data.digits import Digits
 from src.machine import backend
-from src.methods import convert, prune, train
+from src.methods import convert, masks, prune, train
 from src.methods.convert import FullInteger, Quantization
+from src.methods.layers import Layers
+from src.methods.prune import MagnitudePruning
 from src.methods.task import Task
 from src.methods.train import Train
 from src.models import Architecture, small_cnn, vgg26m
 from src.models.checkpoint import restore
 from src.settings.check import UserError, check
-from src.settings.config import Layers, MagnitudePruning
 from src.settings.sections import Augment, Preprocess
 from src.store.artifacts import sha256
 
@@ -101,7 +102,7 @@ def test_the_mask_is_the_one_of_tfmot() -> None:
     for sparsity in (0.0, 0.37, 0.5, 0.99):
         schedule = pruning_schedule.ConstantSparsity(sparsity, 0)
         theirs = pruning_impl.Pruning(lambda: 0, [], schedule, (1, 1), "AVG")._update_mask(weights)[1]
-        np.testing.assert_array_equal(prune.mask(weights.numpy(), sparsity), theirs)
+        np.testing.assert_array_equal(masks.mask(weights.numpy(), sparsity), theirs)
 
 
 def test_a_training_that_diverges_is_no_result(task: Task, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_the_policies_reach_the_sparsity_of_the_study_on_its_classifier() -> Non
             settings = OmegaConf.to_container(compose("config", [f"prune={policy}"]).prune)
         settings.pop("_target_")
         pruning = check(MagnitudePruning, settings, "prune")
-        share = prune.choose(model, pruning.layers).share
+        share = prune.taken(model, pruning)[0].share
         assert pruning.final_sparsity * share == pytest.approx(overall, abs=0.01)
 
 

@@ -13,13 +13,13 @@ Found = Iterable[tuple[str, float | str]]
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for when an artifact was made: the dtype of its weights and of its activations, and the share of
-    zeros. `not_numbers` are the weights of its checkpoint that hold NaN or infinity; `notes` are sentences for everyone
-    who sees it."""
+    """What was asked for when an artifact was made: the dtype of its weights and of its activations, and whether it was
+    pruned. `not_numbers` are the weights of its checkpoint that hold NaN or infinity; `notes` are sentences for
+    everyone who sees it."""
 
     weights: str = "float32"
     activations: str = "float32"
-    sparsity: float = 0.0
+    pruned: bool = False
     not_numbers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -3,26 +3,33 @@
 from dataclasses import dataclass, field
 
 from src.data import Dataset
+from src.models.promises import Ended, Promises
 from src.settings.sections import Augment, Preprocess
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every stage of one variant is given: the images, and how they enter a model."""
+    """What every stage of one variant is given: the images, how they enter a model, and what its parent promises."""
 
     dataset: Dataset
     preprocess: Preprocess
     augment: Augment
     seed: int
     logits: bool | None = None  # what the model gives; None finds out from its last layer
+    promises: Promises = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Trained:
     """What a stage leaves beside its checkpoint: final metrics, one dict of metrics per epoch, tags, and notes. Notes
-    are sentences for everyone who sees a variant that is made from this checkpoint."""
+    are sentences for everyone who sees a variant that is made from this checkpoint.
+
+    `promises` are those that it adds to its parent's, all of which it is held to but for those that it has `ended`.
+    """
 
     metrics: dict[str, float]
     history: tuple[dict[str, float], ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    promises: Promises = field(default_factory=dict)
+    ended: tuple[Ended, ...] = ()

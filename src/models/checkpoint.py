@@ -1,15 +1,24 @@
-"""A checkpoint: the Keras model that a training stage leaves, as a file that every process reads back."""
+"""A checkpoint: the Keras model that a training stage leaves, as a file that every process reads back, with its
+promises."""
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from src.models import promises
+from src.models.promises import Promise, Promises, most_distinct
 
 if TYPE_CHECKING:
     import tf_keras
 
 # How tf_keras 2.21 writes a function of the user's, such as an activation, to HDF5, where it reads a name only.
 FUNCTION = r'{"module": "builtins", "class_name": "function", "config": ("\w+"), "registered_name": "function"}'
+
+PROMISES = "promises"  # the attribute of the file
 
 
 def save(model: "tf_keras.Model", checkpoint: Path) -> None:
@@ -40,3 +49,74 @@ def restore(checkpoint: Path) -> "tf_keras.Model":
     model = tf_keras.models.model_from_json(named)
     model.load_weights(checkpoint)
     return model
+
+
+def promised(checkpoint: Path) -> Promises:
+    """The promises that a checkpoint carries: none where it was made before there were any."""
+    import h5py
+
+    with h5py.File(checkpoint, "r") as file:
+        return promises.from_json(file.attrs.get(PROMISES, "{}"))
+
+
+def promise(checkpoint: Path, what: Promises) -> None:
+    """Confirms promises on a checkpoint, which carries them from then on, and no others.
+
+    Raises `Broken` where it does not show them.
+    """
+    import h5py
+
+    if what:
+        shown = _shown(checkpoint, what)
+        promises.compare(what, shown)
+        what = {path: replace(promise, values=shown[path].values) for path, promise in what.items()}
+    if what or promised(checkpoint):
+        with h5py.File(checkpoint, "r+") as file:
+            # Text of variable length: what has a length in HDF5 is limited to 64 KiB.
+            file.attrs[PROMISES] = promises.as_json(what)
+
+
+def _shown(checkpoint: Path, what: Promises) -> Promises:
+    """What the layers that `what` is about show. Raises `Broken` for one that is not there."""
+    layers = leaves(restore(checkpoint))
+    if gone := [path for path in what if path not in layers]:
+        raise promises.Broken(f"a promise is broken: layer {gone[0]} is not in the model")
+    return {path: show(layers[path], one.distinct is not None) for path, one in what.items()}
+
+
+def leaves(model: "tf_keras.Model", above: str = "") -> dict[str, Any]:
+    """The layers that are no models, by path: the names of the models around a layer, then its own."""
+    import tf_keras
+
+    paths: dict[str, Any] = {}
+    for layer in model.layers:
+        if isinstance(layer, tf_keras.Model):
+            paths |= leaves(layer, f"{above}{layer.name}/")
+        else:
+            paths[above + layer.name] = layer
+    return paths
+
+
+def kernels(layer: Any) -> list[Any]:
+    """The variables of a layer that have at least two dimensions, but for biases."""
+    return [weight for weight in layer.weights if weight.shape.rank > 1 and "bias" not in weight.name.split("/")[-1]]
+
+
+def show(layer: Any, distinct: bool = False) -> Promise:
+    """What could be promised of a layer, but for bits. Counting its `distinct` values sorts them."""
+    by_channel = [_by_channel(weight.numpy(), f"{type(layer).__name__} {weight.name}") for weight in kernels(layer)]
+    return Promise(
+        zeros=sum(int((values == 0).sum()) for values in by_channel),
+        distinct=max(map(most_distinct, by_channel), default=0) if distinct else None,
+        channels=by_channel[-1].shape[1] if by_channel else 0,
+        values=sum(values.size for values in by_channel),
+    )
+
+
+def _by_channel(kernel: np.ndarray, kind: str) -> np.ndarray:
+    """A kernel as `[values, output channels]`; `kind` has the names of the layer's type and of the variable."""
+    if "transpose" in kind.lower():  # [height, width, out, in]
+        kernel = np.moveaxis(kernel, -2, -1)
+    # A depthwise kernel is [height, width, in, multiplier].
+    channels = kernel.shape[-1] * (kernel.shape[-2] if "depthwise" in kind.lower() else 1)
+    return kernel.reshape(-1, channels)

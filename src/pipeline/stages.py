@@ -102,9 +102,8 @@ def perform(request: Request, store: Store) -> str:
             if found:
                 made = _taken(request, found, store, folder)
             else:
-                parent, sparsity = _parent(stage, store)
-                notes = _notes(stage, store)
-                task = work.Work(stage.group, stage.step, request.config, name, parent, sparsity, notes, folder)
+                parent, notes = _parent(stage, store), _notes(stage, store)
+                task = work.Work(stage.group, stage.step, request.config, name, parent, notes, folder)
                 made = worker.call(work.do, task)
             if kind == "variant":
                 digest = made.tags["digest"]
@@ -154,8 +153,8 @@ def check(configs: Sequence[Config]) -> tuple[str, ...]:
     """What is worth knowing before variants of one model and data are made, a line each: of the model, and of it under
     each of their transforms. Raises `UserError` where the model can't take the images or tell their classes apart.
 
-    A model that comes from elsewhere is built for that, unless one of the same content was before; of one that this
-    project builds the settings are enough. No store is looked at.
+    A model that comes from elsewhere is built for that, or one whose layers have rules, unless one of the same content
+    was before; of another that this project builds the settings are enough. No store is looked at.
     """
     config = configs[0]
     model, data = config.model, dataset(config)
@@ -165,11 +164,13 @@ def check(configs: Sequence[Config]) -> tuple[str, ...]:
             raise UserError(
                 f"model.preprocess.{name}={list(values)}: takes one number or {data.shape[2]}, one for each channel"
             )
-    if not getattr(model.settings, "external", False):
+    transforms = tuple(dict.fromkeys(step for each in configs for step in each.transforms if step.acts))
+    if not getattr(model.settings, "external", False) and not any(
+        getattr(step.settings, "rules", ()) for step in transforms
+    ):
         return ()
     if look := getattr(importlib.import_module(model.module), "look", None):
         look(model.settings)
-    transforms = tuple(dict.fromkeys(step for each in configs for step in each.transforms if step.acts))
     asked = {
         "model": [model.describe(), model.title, plain(model.settings)],
         "transforms": [[step.name, step.describe()] for step in transforms],
@@ -224,13 +225,11 @@ def _title(request: Request) -> str:
     return f"{request.variant}: convert, evaluate {images:,} images"
 
 
-def _parent(stage: Stage, store: Store) -> tuple[Path | None, float]:
-    """The parent's checkpoint, and its share of zeros as its run recorded it. Raises `Damaged` where the checkpoint is
-    not what was recorded."""
+def _parent(stage: Stage, store: Store) -> Path | None:
+    """The parent's checkpoint. Raises `Damaged` where it is not what was recorded."""
     if stage.parent is None:
-        return None, 0.0
-    record = store.finished("stage", [stage.parent.key])[stage.parent.key]
-    return store.needed(record, CHECKPOINT), record.metrics.get("sparsity", 0.0)
+        return None
+    return store.needed(store.finished("stage", [stage.parent.key])[stage.parent.key], CHECKPOINT)
 
 
 def _notes(stage: Stage, store: Store) -> tuple[str, ...]:

@@ -6,19 +6,22 @@ It may crash in native code, and is called in a worker process.
 import importlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from src.console.progress import at
 from src.data import dataset
 from src.machine import backend
+from src.measure.audit.promised import confirm
 from src.measure.probe import Asked
 from src.methods.task import Task, Trained
+from src.models import checkpoint, promises
+from src.models.promises import Promises
 from src.settings.config import Config, Step
 from src.settings.plain import plain
 from src.store.artifacts import sha256
-from src.store.names import ASKED, CHECKPOINT, artifact_path
+from src.store.names import ASKED, CHECKPOINT, PROMISES, artifact_path
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +31,14 @@ NOTES = "notes"
 
 @dataclass(frozen=True)
 class Work:
-    """One stage to do. `parent` is the checkpoint that it starts from, whose share of zeros is `sparsity`; `notes` are
-    those of the stages before it; `folder` is where its files go."""
+    """One stage to do. `parent` is the checkpoint that it starts from; `notes` are those of the stages before it;
+    `folder` is where its files go."""
 
     group: str
     step: Step
     config: Config
     variant: str
     parent: Path | None
-    sparsity: float
     notes: tuple[str, ...]
     folder: Path
 
@@ -51,7 +53,7 @@ def do(work: Work) -> Trained:
 
 
 def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int], classes: int) -> tuple[str, ...]:
-    """Builds `model`, which comes from elsewhere, and gives what it and each transform have to say of it, a line each.
+    """Builds `model`, and gives what it and each transform have to say of it, a line each.
 
     Raises `UserError` where it can't take images of `shape` or tell `classes` apart, or where a transform refuses it.
     """
@@ -74,15 +76,20 @@ def _checkpoint(work: Work) -> Trained:
     at(f"{work.group}: {config.model.title}")
     file = work.folder / CHECKPOINT
     file.parent.mkdir()
+    before: Promises = {}
     if work.parent is None:
         model = config.model
         build = partial(model.function, model.settings, data.shape, len(data.classes))
-        trained = step.function(step.settings, build, _task(config), file)
+        trained: Trained = step.function(step.settings, build, _task(config), file)
     else:
-        trained = step.function(step.settings, work.parent, _task(config), file)
-    for note in trained.notes:
+        before = checkpoint.promised(work.parent)
+        trained = step.function(step.settings, work.parent, replace(_task(config), promises=before), file)
+    checkpoint.promise(file, promises.carried(before, trained.ended, trained.promises))
+    (work.folder / PROMISES).write_text(promises.as_json(checkpoint.promised(file)), encoding="utf-8")
+    notes = (*trained.notes, *promises.notes(before, trained.ended))
+    for note in notes:
         log.warning("  %s", note)
-    tags = {**trained.tags, NOTES: " ".join(trained.notes), "digest": sha256(file)}
+    tags = {**trained.tags, NOTES: " ".join(notes), "digest": sha256(file)}
     return Trained(trained.metrics, trained.history, tags)
 
 
@@ -92,7 +99,11 @@ def _artifact(work: Work) -> Trained:
     file.parent.mkdir()
     converted = work.step.function(work.step.settings, work.parent, _task(work.config))
     file.write_bytes(converted.content)
-    asked = Asked(converted.weights, converted.activations, work.sparsity, converted.not_numbers, work.notes)
+    assert work.parent
+    promised = checkpoint.promised(work.parent)
+    notes = (*work.notes, *confirm(file, promised))
+    pruned = any(promise.zeros for promise in promised.values())
+    asked = Asked(converted.weights, converted.activations, pruned, converted.not_numbers, notes)
     (work.folder / ASKED).write_text(json.dumps(plain(asked)), encoding="utf-8")
     return Trained({}, tags={"digest": sha256(file)})
 

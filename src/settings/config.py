@@ -4,72 +4,16 @@ Nothing here, nor anything that it imports while it checks a config, imports Ten
 before the seconds that TensorFlow takes to load.
 """
 
-import difflib
 import importlib
 import inspect
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field
-from pydantic.dataclasses import dataclass as schema
-
-from src.settings.check import STRICT, Count, Positive, Seed, Share, UserError, check, knows, names
+from src.settings.check import Seed, UserError, check, knows, names
 from src.settings.plain import plain
 from src.settings.sections import Audit, Augment, Benchmark, Compare, Sweep, Tracking
-
-# Layers of Keras that have a kernel.
-KERNELS = (
-    *("Dense", "EinsumDense", "Embedding", "Conv1D", "Conv2D", "Conv3D", "SeparableConv1D", "SeparableConv2D"),
-    *("DepthwiseConv1D", "DepthwiseConv2D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
-    *("LocallyConnected1D", "LocallyConnected2D", "LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
-    *("MultiHeadAttention", "Bidirectional", "TimeDistributed", "RNN"),
-)
-
-
-def _pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"{value!r} is no regular expression ({error})") from None
-    return value
-
-
-@schema(frozen=True, config=STRICT)
-class Layers:
-    """Which layers a pruning policy takes."""
-
-    types: tuple[str, ...]
-    pattern: Annotated[str, AfterValidator(_pattern)] = ".*"
-    min_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    spare_first_convolution: bool = True
-    spare_classifier: bool = True
-
-
-@schema(frozen=True, config=STRICT)
-class MagnitudePruning:
-    """A TFMOT schedule over the steps of a fine-tuning, on the layers that the policy takes."""
-
-    schedule: Literal["polynomial", "constant"]
-    initial_sparsity: Share
-    final_sparsity: Share
-    begin: Annotated[float, Field(ge=0, le=1)]
-    end: Annotated[float, Field(ge=0, le=1)]
-    frequency: Count
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
-    layers: Layers
-    jit_compile: bool = False
-
-    def __post_init__(self) -> None:
-        if self.end < self.begin:
-            raise ValueError(f"end={self.end} lies before begin={self.begin}; takes a number from begin to 1")
-
-    def parameters(self) -> dict[str, float]:
-        return {"final_sparsity": self.final_sparsity}
 
 
 @dataclass(frozen=True)
@@ -201,25 +145,18 @@ def load(
     if unread := sorted(raw.keys() - known - set(variables)):
         raise UserError(f"{unread[0]}: no such key; nothing reads it; the top level takes {', '.join(sorted(known))}")
     steps = {group: step(group, raw[group], choices.get(group, "custom")) for group in (*STEPS, *transforms)}
-    _check_layer_types(steps)
+    _check_model(steps)
     checked: dict[str, Any] = {name: check(section, raw[name], name) for name, section in SECTIONS.items()}
     checked |= {group: steps[group] for group in STEPS}
     return Config(transforms=tuple(steps[group] for group in transforms), text=text, **checked)
 
 
-def _check_layer_types(steps: Mapping[str, Step]) -> None:
-    """Raises `UserError` for a policy with a type of layer that neither Keras nor the model's own modules have."""
-    own = [path.rpartition(".")[2] for path in getattr(steps["model"].settings, "custom_objects", ())]
+def _check_model(steps: Mapping[str, Step]) -> None:
+    """Has settings look at those of the model: what has a method `check_model`, which raises `UserError`."""
     for group, step in steps.items():
-        policy = getattr(step.settings, "layers", None)
-        for kind in policy.types if isinstance(policy, Layers) else ():
-            if kind not in (*KERNELS, *own):
-                close = difflib.get_close_matches(kind, (*KERNELS, *own), 1)
-                hint = f"did you mean {close[0]}? " if close else ""
-                raise UserError(
-                    f"{group}.layers.types={kind}: no layer with a kernel; {hint}takes types of Keras such as Conv2D, "
-                    "and those in model.custom_objects"
-                )
+        for name, value in vars(step.settings).items() if step.acts else ():
+            if hasattr(value, "check_model"):
+                value.check_model(steps["model"].settings, f"{group}.{name}")
 
 
 def step(group: str, raw: Any, name: str) -> Step:

@@ -23,6 +23,7 @@ OF_LATENCY = f"{PROBE}latency"
 OF_A_SWEEP = ("sweep", "host", "process", "verdict", "error", "latency_host", OF_LATENCY)
 SPLITS = ("train", "validation", "test")
 CHECKPOINT = "checkpoint/model.h5"
+PROMISES = "checkpoint/promises.json"  # what the file itself carries as well
 PREPROCESSING = "preprocessing.json"
 PYFUNC = "pyfunc"
 FOUND = "probes"  # a tag: the names of the metrics, tags and files that each probe left

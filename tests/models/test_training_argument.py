@@ -19,10 +19,10 @@ from src.measure.audit.asked import differences
 from src.measure.probe import Asked
 from src.methods import convert, prune, train
 from src.methods.convert import Quantization
+from src.methods.prune import MagnitudePruning
 from src.models import saved
 from src.models.checkpoint import restore, save
 from src.models.saved import Saved
-from src.settings.config import MagnitudePruning
 
 SCRIPT = Path(__file__).with_name("keras3_calls.py")
 (_CALLS,) = (
@@ -120,7 +120,7 @@ def test_dropout_that_stays_on_is_trained_pruned_and_converted_in_every_scheme_a
             (file := tmp_path / "model.tflite").write_bytes(converted.content)
             found = audit(file)
             assert found.random_operators == ["RANDOM_UNIFORM"]
-            said = differences(found, Asked(converted.weights, converted.activations, 0.0))
+            said = differences(found, Asked(converted.weights, converted.activations))
             assert "Its predictions are random: it draws random numbers in every inference (RANDOM_UNIFORM)." in said
             first, second = (predict(file, task.dataset.test, task.preprocess, threads=1) for _ in range(2))
             np.testing.assert_array_equal(first.confidence, second.confidence, "evaluated again, it says the same")

@@ -23,12 +23,12 @@ def left_in_float(found: Audit, asked: Asked) -> tuple[Operator, ...]:
     )
 
 
-def differences(found: Audit, asked: Asked, tolerance: float = 0.005) -> tuple[str, ...]:
+def differences(found: Audit, asked: Asked) -> tuple[str, ...]:
     """Where the artifact is not what was asked for, and what can't be had of it: sentences for a person."""
-    return tuple(_differences(found, asked, tolerance))
+    return tuple(_differences(found, asked))
 
 
-def _differences(found: Audit, asked: Asked, tolerance: float) -> Iterator[str]:
+def _differences(found: Audit, asked: Asked) -> Iterator[str]:
     if drawing := found.random_operators:
         yield f"Its predictions are random: it draws random numbers in every inference ({', '.join(drawing)})."
     if floats := left_in_float(found, asked):
@@ -36,13 +36,7 @@ def _differences(found: Audit, asked: Asked, tolerance: float) -> Iterator[str]:
         yield f"{len(floats)} of {len(found.operators)} operators stayed in float: {listed}."
     if asked.activations not in FLOATS and (found.input_dtype, found.output_dtype) != (asked.activations,) * 2:
         yield f"It takes {found.input_dtype} and gives {found.output_dtype}, where {asked.activations} was asked for."
-    sparsity = found.sparsity or 0.0
-    if sparsity < asked.sparsity - tolerance:
-        yield (
-            f"Sparsity was lost on the way: {asked.sparsity:.1%} of the weights were pruned, "
-            f"{sparsity:.1%} are zero in the file."
-        )
-    if asked.sparsity and not any(tensor.sparse_encoded for tensor in found.tensors):
+    if asked.pruned and not any(tensor.sparse_encoded for tensor in found.tensors):
         yield (
             "Pruning can't make it faster on this runtime: its weights are stored densely, and dense kernels multiply "
             "zeros like any other number. The zeros only make the file smaller once it is compressed."

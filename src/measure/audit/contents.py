@@ -18,7 +18,9 @@ class Tensor:
 
     `zeros` counts values equal to the zero point, those that a sparse encoding leaves out included; `gzip_bytes` is
     what its buffer takes alone and `entropy_bits` the bound of `entropy_bits()`, both only where asked for. `stored_as`
-    names the tensor in whose buffer it lies, where several are equal and the file holds them once.
+    names the tensor in whose buffer it lies, where several are equal and the file holds them once. `channels` are those
+    of the output of a convolution or a dense layer, and `distinct` the most different values in one of them, where
+    asked for.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Tensor:
     gzip_bytes: int | None = None
     entropy_bits: float | None = None
     stored_as: str | None = None
+    channels: int | None = None
+    distinct: int | None = None
 
     @property
     def sparsity(self) -> float:

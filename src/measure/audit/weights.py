@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from src.measure import tflite
 from src.measure.audit.compressors import entropy_bits, gzip_bytes
 from src.measure.audit.contents import Computes, Operator, Tensor
 from src.measure.tflite import Graph, Model, Operation
+from src.models.promises import most_distinct
 
 # Operators that only move numbers, convert or make them, or call other operators: in float they are no loss.
 MOVES = {
@@ -31,14 +33,16 @@ FLOATS = {"float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_
 # Types that numpy lacks: how many bits a value takes; and, of floats, which bits say that it is not zero.
 PACKED_BITS = {"int2": 2, "int4": 4, "uint4": 4}
 WITHOUT_SIGN = {"bfloat16": ("uint16", 0x7FFF), "float8_e4m3fn": ("uint8", 0x7F), "float8_e5m2": ("uint8", 0x7F)}
+# Where a kernel has its output channels, by operator.
+CHANNELS = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0, "DEPTHWISE_CONV_2D": 3}
 # The TensorFlow operations that end a Keras layer's name in a file: `model/block/conv/Conv2D`.
 MATRIX_OPERATIONS = ("Conv2D", "MatMul", "depthwise", "Conv2DBackpropInput", "Conv3D")
 # How litert-torch names a module, by its class and what its parent calls it: `torch.nn.modules.conv.Conv2d_stem`.
 TORCH_MODULE = re.compile(r"(?:\w+\.)+([A-Z_]\w*)")
 
 
-def read(model: Model, attribute: bool) -> tuple[list[Tensor], list[Operator]]:
-    """All weights and operators; `attribute` adds gzip bytes and entropy per tensor."""
+def read(model: Model, attribute: bool, distinct: bool = False) -> tuple[list[Tensor], list[Operator]]:
+    """All weights and operators; `attribute` adds gzip bytes and entropy per tensor, `distinct` counts values."""
     tensors: list[Tensor] = []
     operators: list[Operator] = []
     stored: dict[int, tuple[int, str]] = {}  # by buffer: the subgraph and the name of the tensor that was first
@@ -73,7 +77,8 @@ def read(model: Model, attribute: bool) -> tuple[list[Tensor], list[Operator]]:
                 where, first = stored.setdefault(tensor.Buffer(), (g, tflite.tensor_name(tensor)))
                 if i not in listed and where == g:
                     shared = first if tensor.Buffer() in buffers else None
-                    tensors.append(_tensor(model, tensor, layer, attribute, shared))
+                    read_tensor = _tensor(model, tensor, layer, attribute, shared)
+                    tensors.append(_by_channel(model, tensor, read_tensor, CHANNELS.get(operation.name), distinct))
                 listed.add(i)
                 buffers.add(tensor.Buffer())
     return tensors, operators
@@ -124,6 +129,23 @@ def _tensor(model: Model, tensor: Any, layer: str, attribute: bool, stored_as: s
         entropy_bits=entropy_bits(stored, zero) if attribute else None,
         stored_as=stored_as,
     )
+
+
+def _by_channel(model: Model, tensor: Any, described: Tensor, axis: int | None, distinct: bool) -> Tensor:
+    """`described` with what can be said of the output channels, which lie along `axis`."""
+    shape = described.shape
+    if axis is None or len(shape) <= max(axis, 1):  # a bias has one dimension
+        return described
+    different = None
+    if distinct and not described.sparse_encoded:
+        values = _values(model.constant(tensor), described.dtype)[: described.values].reshape(shape)
+        different = most_distinct(np.moveaxis(values, axis, -1).reshape(-1, shape[axis]))
+    return replace(described, channels=shape[axis], distinct=different)
+
+
+def bits(dtype: str) -> int:
+    """Of one value."""
+    return PACKED_BITS.get(dtype) or 8 * np.dtype(WITHOUT_SIGN.get(dtype, (dtype,))[0]).itemsize
 
 
 def _zero(tensor: Any, stored: np.ndarray, shape: tuple[int, ...], sparse: bool) -> Any:
