@@ -19,6 +19,7 @@ from src.results.comparison import Comparison, Findings
 from src.results.export import Exported, card
 from src.results.report import tables
 from src.results.variant import Result, from_entry, to_entries
+from src.settings.check import UserError
 from src.settings.sections import Benchmark, Compare, Tracking
 from src.store.store import Store
 
@@ -172,7 +173,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_an_older_comparison_is_read_as_typed_values(old: Store) -> None:
-    sweep = recorded.find_sweep(old, "latest")
+    sweep = recorded.find_sweep(old, "sweep-old")
     dense, drq = sweep.measured
     assert dense.is_baseline
     assert (dense.test_accuracy_drop, dense.speedup, dense.verdict) == (None, None, None)
@@ -185,8 +186,17 @@ def test_an_older_comparison_is_read_as_typed_values(old: Store) -> None:
     assert sweep.latency[""] is not None
 
 
+def test_a_comparison_without_what_every_version_wrote_is_one_line(old: Store) -> None:
+    parent = old.start("sweep", "sweep-damaged", tags={"command": "x"}, params={})
+    some = [{"variant": "none-none"}]
+    old.keep_text(parent, json.dumps({**OLD, "variants": some}), recorded.COMPARISON)
+    old.end(parent, "FINISHED")
+    with pytest.raises(UserError, match=r"^sweep-damaged: its comparison.json is damaged \(KeyError: .*\); takes one"):
+        recorded.find_sweep(old, "sweep-damaged")
+
+
 def test_an_older_sweep_is_picked_from(old: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    pick.pick(pick.Settings(tracking=Tracking(old.uri, old.experiment), register=False))
+    pick.pick(pick.Settings(tracking=Tracking(old.uri, old.experiment), sweep="sweep-old", register=False))
     said = capsys.readouterr().out
     assert "chosen      none-drq of sweep-old" in said
     assert "accuracy 89.50 %, drop +0.5 [−0.1, +1.1] points: undecided" in said
@@ -194,7 +204,7 @@ def test_an_older_sweep_is_picked_from(old: Store, capsys: pytest.CaptureFixture
 
 
 def test_an_older_variant_has_a_model_card(old: Store) -> None:
-    sweep = recorded.find_sweep(old, "latest")
+    sweep = recorded.find_sweep(old, "sweep-old")
     drq = sweep.measured[1]
     how = {"classes": ["0", "7"], "image_shape": [8, 8, 1], "resize": "bilinear", "crop": False, "logits": True}
     text = card(Exported(recorded.run_of(old, drq), drq, Path("none"), how, ()))

@@ -43,8 +43,9 @@ def close(
     that were not run, each with the reason."""
     runs = store.of_sweep(parent, [result.run_id for result in results if result.run_id])
     config = next(iter(configs.values()))
+    alike = {name: replace(its, benchmark=config.benchmark, compare=config.compare) for name, its in configs.items()}
     comparisons = tuple(
-        _training([result for result in results if result.training == training], runs, store, configs[training])
+        _training([result for result in results if result.training == training], runs, store, alike[training])
         for training in dict.fromkeys(result.training for result in results)
     )
     record = store.get(parent)
@@ -57,9 +58,9 @@ def close(
         url=store.url(parent),
         left_out=tuple(left_out),
     )
-    said = [f"**{sentence(comparison, config.compare)}**" for comparison in comparisons]
+    answers = [f"**{sentence(comparison, config.compare)}**" for comparison in comparisons]
     table = tables.markdown(findings.results, config.compare.confidence)
-    store.log(parent, description="\n\n".join([*said, table]))
+    store.log(parent, description="\n\n".join([*answers, table]))
     store.keep_text(parent, tables.as_csv(findings.results), "comparison.csv")
     store.keep_text(parent, tables.as_json(findings), COMPARISON)
     publish.write(findings, store, parent)
@@ -138,5 +139,6 @@ def timed(result: Result, latency: benchmark.Latency) -> Result:
 
 def _log(result: Result, record: Record, store: Store, tags: Mapping[str, str]) -> None:
     """Adds to the variant's run what the sweep says of it."""
-    added = {name: value for name, value in result.numbers.items() if name not in record.measured}
+    known = record.measured
+    added = {name: value for name, value in result.numbers.items() if name not in known}
     store.log(record.run_id, metrics=added, tags={**tags, **said(result)}, description=description(result))

@@ -4,7 +4,7 @@ import datetime
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from src.settings.credentials import to_give
 from src.settings.sections import Tracking
 from src.store.address import elsewhere
 from src.store.artifacts import Record, Unusable
+from src.store.faults import reason
 from src.store.names import PREPROCESSING, artifact_path
 from src.store.store import Store
 
@@ -83,15 +84,25 @@ def find_sweep(
     if run.status == "RUNNING":
         raise UserError(f"{key}={wanted}: {run.name} is still running; takes one that is over{whole()}")
     comparison = store.json(run.run_id, COMPARISON)
-    results = tuple(map(from_entry, comparison.get("variants", ())))
-    if run.status != "FINISHED" and not (partial and comparison):
-        failed = [f"{result.variant}: {result.failed}" for result in results if result.failed]
+    closed = _read(run, comparison) if comparison else None
+    if run.status != "FINISHED" and not (partial and closed):
+        failed = [f"{result.variant}: {result.failed}" for result in closed.results if result.failed] if closed else []
         why = failed[0] if failed else run.tags.get("error", "it was interrupted")
-        can = "; partial=true takes what there is" if comparison else f"; takes one that is whole{whole()}"
+        can = "; partial=true takes what there is" if closed else f"; takes one that is whole{whole()}"
         raise UserError(f"{key}={wanted}: {run.name} is {run.status} ({why}){can}")
-    if not comparison:
+    if not closed:
         raise UserError(f"{key}={wanted}: {run.name} has no {COMPARISON}; takes one that is whole{whole()}")
-    return ClosedSweep(run, results, conditions.from_json(comparison["conditions"]))
+    return closed
+
+
+def _read(run: Record, comparison: Mapping[str, Any]) -> ClosedSweep:
+    try:
+        results = tuple(from_entry(entry) for entry in comparison["variants"])
+        return ClosedSweep(run, results, conditions.from_json(comparison["conditions"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{run.name}: its {COMPARISON} is damaged ({reason(error)}); takes one that a sweep wrote"
+        ) from None
 
 
 def _latest_whole(store: Store, module: str, key: str, template: str) -> str:
