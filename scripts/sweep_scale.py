@@ -19,11 +19,11 @@ import numpy as np
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
+from src import run
 from src.cli.compose import CONF, composer
 from src.data import dataset
 from src.measure.predictions import Predictions
 from src.results import closing
-from src.run import run
 from src.store.artifacts import sha256
 from src.store.names import AUDIT, CHECKPOINT, MEASURED, artifact_path, predictions_path
 from src.store.store import Store
@@ -103,7 +103,7 @@ def measure(models: int, tiny: Path) -> dict[str, float]:
         setattr(module, name, call)
 
     for module, name, row in (
-        (plan, "expand", "planning"),
+        (run, "expand", "planning"),
         (plan, "make", "planning"),
         (closing, "close", "closing"),
         (closing.benchmark, "measure", "latency (its own budget)"),
@@ -115,7 +115,7 @@ def measure(models: int, tiny: Path) -> dict[str, float]:
         chdir(folder),
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
-        run(
+        run.run(
             [[*o, *settings] for o in overrides],
             composer(hydra_compose("config", return_hydra_config=True)),
             recorded(tiny, spent),

@@ -19,15 +19,16 @@ from src.pipeline import worker
 from src.results import publish
 from src.sweep import plan
 from src.sweep import running as sweep
+from src.sweep.variant import Compose, expand
 
 
-def run(overrides: Sequence[Sequence[str]], compose: plan.Compose, launcher: sweep.Launcher) -> str | None:
+def run(overrides: Sequence[Sequence[str]], compose: Compose, launcher: sweep.Launcher) -> str | None:
     """Runs the sweep of the variants that `overrides` compose; gives the id of its parent run, or only shows the plan.
 
     Raises `UserError` before anything is recorded where a variant can't be made, and `Refused` where one or the
     comparison has failed, after all else is done.
     """
-    variants = plan.expand(overrides, compose)
+    variants = expand(overrides, compose)
     config = variants[0].config
     store = sweep.look(config)
     planned = plan.make(variants, store, config.reuse)

@@ -23,7 +23,7 @@ from src.cli.compose import composer
 from src.settings.sections import Tracking
 from src.store.artifacts import Record
 from src.store.store import Store
-from src.sweep.plan import Compose
+from src.sweep.variant import Compose
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "compression"

@@ -18,6 +18,7 @@ from src.settings.sections import Tracking
 from src.store.address import elsewhere
 from src.store.faults import reason
 from src.sweep import plan
+from src.sweep.variant import expand
 
 SECRET = "s3cr3t"
 
@@ -173,7 +174,7 @@ def test_what_cannot_be_followed_is_said(place: Place) -> None:
 def test_a_worker_is_told_the_store_whatever_its_own_environment_says() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         told = ["tracking.uri=sqlite:///a.db", "tracking.experiment='it\\'s $5'"]
-        (variant, *_) = plan.expand([told], default_composer())
+        (variant, *_) = expand([told], default_composer())
         instructions = launching.instructions(plan.Job(variant, variant.stage), "0" * 32, 1)
         job = compose("config", instructions, return_hydra_config=True)
     of_the_job = json.loads(job.hydra.job.env_set[launching.INSTRUCTIONS])["tracking"]

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from pydantic import TypeAdapter
 
 from src.cli.compose import CONF
-from src.sweep.plan import Compose
+from src.sweep.variant import Compose
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"]
 SECTIONS = ("augment", "audit", "benchmark", "compare", "data", "model", "prune", "quant", "tracking", "train")

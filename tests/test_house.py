@@ -36,7 +36,6 @@ STILL_LONG = {
     "src.measure.targets.child",
     "src.methods.prune",
     "src.methods.train",
-    "src.sweep.plan",
 }
 
 

@@ -18,8 +18,8 @@ from src.results.report import tables
 from src.settings.check import UserError
 from src.settings.sections import Compare, Tracking
 from src.store.store import Store
-from src.sweep import plan
 from src.sweep import running as sweep
+from src.sweep.variant import expand
 
 
 def test_sweeps_that_begin_in_the_same_second_have_names_of_their_own() -> None:
@@ -40,8 +40,8 @@ def test_runs_that_begin_in_the_same_second_have_hydra_folders_of_their_own(key:
 def test_variants_that_differ_in_a_setting_of_their_scheme_have_names_of_their_own() -> None:
     grid = [["quant=fiq", f"quant.representative_images={images}"] for images in (10, 20)]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        alone = plan.expand(grid, default_composer())
-        seeds = plan.expand([[*own, f"seed={seed}"] for own in grid for seed in (0, 1)], default_composer())
+        alone = expand(grid, default_composer())
+        seeds = expand([[*own, f"seed={seed}"] for own in grid for seed in (0, 1)], default_composer())
     names = [f"none-fiq quant.representative_images={images}" for images in (10, 20)]
     assert [variant.label for variant in alone] == ["none-none", *names]
     assert [variant.label for variant in seeds] == [
@@ -52,7 +52,7 @@ def test_variants_that_differ_in_a_setting_of_their_scheme_have_names_of_their_o
 def test_a_sweep_over_what_is_only_measured_is_refused_in_one_line() -> None:
     grid = [["quant=drq", f"audit.compressors=[{name}]"] for name in ("xz", "gzip9")]
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UserError) as refused:
-        plan.expand(grid, default_composer())
+        expand(grid, default_composer())
     told = "audit.compressors: takes one list for all variants of a sweep, such as [gzip9,xz]"
     assert str(refused.value) == told
 

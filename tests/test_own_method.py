@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from src.cli.answers import in_one_line
 from src.cli.compose import CONF, options_of
 from src.settings.check import UserError
-from src.sweep import plan
+from src.sweep.variant import Compose, Variant, expand
 
 SOFTEN = '''
 """Kernels made smaller, without training."""
@@ -71,7 +71,7 @@ def write_method(folder: Path) -> None:
 
 
 @pytest.fixture
-def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[plan.Compose]:
+def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compose]:
     write_method(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     write(tmp_path / "mine/config.yaml", yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8")))
@@ -84,21 +84,21 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[plan.Co
         sys.modules.pop(module, None)
 
 
-def names_and_keys(variants: tuple[plan.Variant, ...]) -> dict[str, str]:
+def names_and_keys(variants: tuple[Variant, ...]) -> dict[str, str]:
     return {variant.label: variant.stage.key for variant in variants}
 
 
-def test_two_methods_of_a_group_stand_side_by_side_with_overrides_of_either(compose: plan.Compose) -> None:
+def test_two_methods_of_a_group_stand_side_by_side_with_overrides_of_either(compose: Compose) -> None:
     """An override is for the options that have the key, and in no name and no key of the others."""
     overrides = [[f"prune={prune}", f"quant={quant}"] for prune in ("none", "p1", "softer") for quant in ("drq", "fiq")]
-    plain = names_and_keys(plan.expand(overrides, compose))
+    plain = names_and_keys(expand(overrides, compose))
     shared = ["prune.strength=0.4", "prune.layers.min_share=0.01", "quant.representative_images=10"]
-    told = names_and_keys(plan.expand([[*each, *shared] for each in overrides], compose))
+    told = names_and_keys(expand([[*each, *shared] for each in overrides], compose))
     assert list(told) == ["none-none", "none-drq", "none-fiq", "p1-drq", "p1-fiq", "softer-drq", "softer-fiq"]
     assert {name for name, key in plain.items() if told[name] == key} == {"none-none", "none-drq"}
     several = [[*each, f"prune.strength={s}"] for each in overrides for s in (0.1, 0.2)]
     own = [f"softer-{quant} prune.strength={s}" for quant in ("drq", "fiq") for s in (0.1, 0.2)]
-    assert list(names_and_keys(plan.expand(several, compose))) == [*list(told)[:5], *own]
+    assert list(names_and_keys(expand(several, compose))) == [*list(told)[:5], *own]
 
 
 WRONG = {
@@ -112,7 +112,7 @@ WRONG = {
 }
 
 
-def test_ones_own_settings_are_checked_whatever_option_is_chosen(compose: plan.Compose) -> None:
+def test_ones_own_settings_are_checked_whatever_option_is_chosen(compose: Compose) -> None:
     options = options_of(hydra_compose("config", return_hydra_config=True))
     for overrides, expected in WRONG.items():
         with pytest.raises((UserError, HydraException)) as caught:
@@ -122,11 +122,11 @@ def test_ones_own_settings_are_checked_whatever_option_is_chosen(compose: plan.C
         assert said.startswith(expected), overrides
 
 
-def test_a_group_of_ones_own_is_in_names_and_parameters_where_it_acts(compose: plan.Compose) -> None:
+def test_a_group_of_ones_own_is_in_names_and_parameters_where_it_acts(compose: Compose) -> None:
     for how in (["experiment=both", "soft=half"], ["transforms=[prune,soft]", "+soft=half"]):
-        baseline, soft = plan.expand([[*how, "prune=none", "quant=none", "soft.strength=0.3"]], compose)
+        baseline, soft = expand([[*how, "prune=none", "quant=none", "soft.strength=0.3"]], compose)
         assert (baseline.name, soft.name) == ("none-none", "half-none")
         assert soft.config.steps["soft"].parameters() == {"strength": 0.3, "epochs": 1}
         assert baseline.config.steps["soft"].parameters() == {}
-        alone = plan.expand([["prune=none", "quant=none"]], compose)
+        alone = expand([["prune=none", "quant=none"]], compose)
         assert baseline.stage.key == alone[0].stage.key

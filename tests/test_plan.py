@@ -20,10 +20,11 @@ from src.cli.compose import CONF, checked, read
 from src.data import dataset
 from src.pipeline import stages
 from src.sweep import plan
+from src.sweep.variant import Compose, expand
 
 
 @pytest.fixture
-def compose() -> Iterator[plan.Compose]:
+def compose() -> Iterator[Compose]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield default_composer()
 
@@ -48,7 +49,7 @@ def product(**options: str) -> list[list[str]]:
     ],
     ids=" ".join,
 )
-def test_what_is_composed_of_parts_is_what_hydra_composes(compose: plan.Compose, overrides: list[str]) -> None:
+def test_what_is_composed_of_parts_is_what_hydra_composes(compose: Compose, overrides: list[str]) -> None:
     whole = hydra_compose("config", overrides, return_hydra_config=True)
     tasks = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
     expected = checked(read(tasks, whole.hydra.runtime.choices))
@@ -56,29 +57,29 @@ def test_what_is_composed_of_parts_is_what_hydra_composes(compose: plan.Compose,
     assert found == expected
 
 
-def test_a_sweep_that_does_not_ask_for_the_baseline_has_it_first(compose: plan.Compose) -> None:
-    variants = plan.expand(product(prune="p1,p2", quant="drq,f16"), compose)
+def test_a_sweep_that_does_not_ask_for_the_baseline_has_it_first(compose: Compose) -> None:
+    variants = expand(product(prune="p1,p2", quant="drq,f16"), compose)
     assert [v.name for v in variants] == ["none-none", "p1-drq", "p1-f16", "p2-drq", "p2-f16"]
     assert [v.is_baseline for v in variants] == [True, False, False, False, False]
 
 
-def test_twelve_variants_are_three_trainings_in_waves(compose: plan.Compose) -> None:
-    variants = plan.expand(product(prune="none,p1,p2", quant="none,drq,fiq,f16"), compose)
+def test_twelve_variants_are_three_trainings_in_waves(compose: Compose) -> None:
+    variants = expand(product(prune="none,p1,p2", quant="none,drq,fiq,f16"), compose)
     waves = [[job.title for job in wave] for wave in plan.make(variants, None, "all").waves]
     assert waves[0] == ["train"]
     assert sorted(waves[1]) == ["none-drq", "none-f16", "none-fiq", "none-none", "p1", "p2"]
     assert sorted(waves[2]) == sorted(f"{p}-{q}" for p in ("p1", "p2") for q in ("none", "drq", "fiq", "f16"))
 
 
-def test_each_training_has_a_baseline_and_a_label_of_what_varies(compose: plan.Compose) -> None:
-    variants = plan.expand(product(seed="0,1", prune="p1", quant="drq"), compose)
+def test_each_training_has_a_baseline_and_a_label_of_what_varies(compose: Compose) -> None:
+    variants = expand(product(seed="0,1", prune="p1", quant="drq"), compose)
     assert [v.label for v in variants] == ["seed=0 none-none", "seed=0 p1-drq", "seed=1 none-none", "seed=1 p1-drq"]
     assert len({v.chain[0].key for v in variants}) == 2
 
 
-def test_a_group_that_does_nothing_changes_no_name_and_no_key(compose: plan.Compose, tmp_path: Path) -> None:
+def test_a_group_that_does_nothing_changes_no_name_and_no_key(compose: Compose, tmp_path: Path) -> None:
     overrides = product(prune="none,p1", quant="none,fiq")
-    before = plan.expand(overrides, compose)
+    before = expand(overrides, compose)
     shutil.copytree(CONF, tmp_path / "conf")
     shutil.copytree(CONF / "prune", tmp_path / "conf/more", ignore=shutil.ignore_patterns("p?.yaml"))
     config = tmp_path / "conf/config.yaml"
@@ -86,26 +87,26 @@ def test_a_group_that_does_nothing_changes_no_name_and_no_key(compose: plan.Comp
     config.write_text(text.replace("  - prune: none\n", "  - prune: none\n  - more: none\n"), encoding="utf-8")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
-        after = plan.expand(overrides, default_composer())
-        (_, acting) = plan.expand([["prune=p1", "more=magnitude", "quant=fiq"]], default_composer())
+        after = expand(overrides, default_composer())
+        (_, acting) = expand([["prune=p1", "more=magnitude", "quant=fiq"]], default_composer())
     assert [variant.name for variant in before] == ["none-none", "none-fiq", "p1-none", "p1-fiq"]
     assert [(v.name, v.stage.key) for v in after] == [(v.name, v.stage.key) for v in before]
     assert acting.name == "p1-magnitude-fiq"
 
 
-def test_trainings_of_several_seeds_see_the_same_images(compose: plan.Compose) -> None:
-    first, second = (dataset(variant.config) for variant in plan.expand(product(seed="0,1", quant="none"), compose))
+def test_trainings_of_several_seeds_see_the_same_images(compose: Compose) -> None:
+    first, second = (dataset(variant.config) for variant in expand(product(seed="0,1", quant="none"), compose))
     assert first.fingerprint == second.fingerprint
     assert first.test.ids == second.test.ids
-    (other,) = plan.expand([["seed=0", "data.seed=1", "quant=none"]], compose)
+    (other,) = expand([["seed=0", "data.seed=1", "quant=none"]], compose)
     assert dataset(other.config).test.ids != first.test.ids
 
 
-def test_settings_that_a_scheme_does_not_use_do_not_make_another_variant(compose: plan.Compose) -> None:
+def test_settings_that_a_scheme_does_not_use_do_not_make_another_variant(compose: Compose) -> None:
     overrides = [["quant=drq", f"quant.representative_images={n}"] for n in (10, 20)]
-    assert len({v.stage.key for v in plan.expand(overrides, compose)}) == 2, "the baseline and one drq"
+    assert len({v.stage.key for v in expand(overrides, compose)}) == 2, "the baseline and one drq"
     overrides = [["quant=fiq", f"quant.representative_images={n}"] for n in (10, 20)]
-    assert [v.name for v in plan.expand(overrides, compose)] == [
+    assert [v.name for v in expand(overrides, compose)] == [
         "none-none",
         "none-fiq quant.representative_images=10",
         "none-fiq quant.representative_images=20",
@@ -142,11 +143,9 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         ("tracking.experiment=another", []),
     ],
 )
-def test_a_setting_changes_the_keys_of_what_depends_on_it(
-    compose: plan.Compose, override: str, expected: list[str]
-) -> None:
+def test_a_setting_changes_the_keys_of_what_depends_on_it(compose: Compose, override: str, expected: list[str]) -> None:
     before, after = (
-        {stage.name: stage.key for stage in plan.expand([overrides], compose)[-1].chain}
+        {stage.name: stage.key for stage in expand([overrides], compose)[-1].chain}
         for overrides in (VARIANT, (*VARIANT, override))
     )
     assert changed(before, after) == expected
@@ -158,14 +157,14 @@ from src.data import dataset
 from hydra import compose as hydra_compose, initialize_config_dir
 from src.measure import probes
 from src.pipeline import keys
-from src.sweep import plan
+from src.sweep.variant import expand
 from src.cli.compose import CONF, composer
 with initialize_config_dir(str(CONF), version_base="1.3"):
     compose = composer(hydra_compose("config", return_hydra_config=True))
     for line in sys.stdin:
         keys.code_version.cache_clear()
         keys.versions.cache_clear()
-        variant = plan.expand([line.split()], compose)[-1]
+        variant = expand([line.split()], compose)[-1]
         of = {stage.name: stage.key for stage in variant.chain}
         # Of one file, whatever made it.
         found = {p.name: keys.of_probe(p, "digest", dataset(variant.config)) for p in probes.of(variant.config, "key")}
@@ -263,8 +262,8 @@ def test_durations(seconds: float, said: str) -> None:
     assert plan.duration(seconds) == said
 
 
-def test_the_plan_in_a_line_names_the_models_and_the_data(compose: plan.Compose) -> None:
-    variants = plan.expand(product(model="small_cnn,ds_cnn", quant="none,f16"), compose)
+def test_the_plan_in_a_line_names_the_models_and_the_data(compose: Compose) -> None:
+    variants = expand(product(model="small_cnn,ds_cnn", quant="none,f16"), compose)
     line = plan.summary(plan.make(variants, None, "all"), 1)
     assert line.startswith("small_cnn, ds_cnn on digits: 4 variants; to make: ")
 
@@ -290,7 +289,7 @@ IMAGES = ["data=image_folder", "data.path=/"]
     ],
 )
 def test_the_advice_for_a_model_of_other_images_fits_the_data(
-    compose: plan.Compose,
+    compose: Compose,
     told: list[str],
     takes: tuple[int | None, ...],
     shape: tuple[int, int, int],

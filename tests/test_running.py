@@ -15,6 +15,7 @@ from src.settings.sections import Tracking
 from src.store.store import Store
 from src.sweep import plan
 from src.sweep import running as sweep
+from src.sweep.variant import Compose, Variant, expand
 
 TINY = (
     "experiment=smoke",
@@ -31,13 +32,13 @@ class Search:
     """Proposes variants to sweeps in one folder; `launched` are the stages that were done, in order."""
 
     folder: Path
-    compose: plan.Compose
+    compose: Compose
     launched: list[str] = field(default_factory=list)
 
-    def expand(self, overrides: Sequence[Sequence[str]], before: Sequence[plan.Variant] = ()) -> list[plan.Variant]:
+    def expand(self, overrides: Sequence[Sequence[str]], before: Sequence[Variant] = ()) -> list[Variant]:
         """With a store that stays where it is, whatever folder the test is in."""
         uri = f"sqlite:///{self.folder}/mlruns/mlflow.db"
-        variants = plan.expand([(*TINY, *each) for each in overrides], self.compose, before)
+        variants = expand([(*TINY, *each) for each in overrides], self.compose, before)
         return [replace(v, config=replace(v.config, tracking=Tracking(uri, EXPERIMENT))) for v in variants]
 
     def open(self) -> contextlib.AbstractContextManager[sweep.Opened]:

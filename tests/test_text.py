@@ -87,13 +87,13 @@ KEYS = """
 import json, os, sys
 os.umask(int(sys.argv[1], 8))
 from hydra import compose, initialize_config_dir
-from src.sweep import plan
+from src.sweep.variant import expand
 from src.cli.compose import CONF, composer
 from src.models.saved import Saved
 overrides = ["data=image_folder", "data.path=pictures", "data.cache=null", "prune=p1", "quant=fiq"]
 with initialize_config_dir(str(CONF), version_base="1.3"):
     told = composer(compose("config", return_hydra_config=True))
-    variants = plan.expand([overrides, [*overrides, "prune.final_sparsity=0.7000000000000001"]], told)
+    variants = expand([overrides, [*overrides, "prune.final_sparsity=0.7000000000000001"]], told)
 keys = {f"{variant.name} {stage.name}": stage.key for variant in variants for stage in variant.chain}
 print(json.dumps([keys, Saved(path="saved").digest()]))
 """

@@ -24,7 +24,7 @@ from src.settings.check import UserError
 from src.settings.config import Config, load, unread
 from src.settings.plain import canonical, plain
 from src.store.opening import check_writable
-from src.sweep.plan import Compose, group_of
+from src.sweep.variant import Compose, group_of
 
 LONGEST_NAME = 255  # bytes of a file's name, on the file systems in use
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"

@@ -1,8 +1,8 @@
 """A sweep opens, does and closes: three calls, of which a search repeats the middle one, with other variants each time.
 
     with open_sweep(config, look(config), launcher, command=…, params=…) as opened:
-        do(opened, plan.make(plan.expand(overrides, compose), opened.store, config.reuse))
-        do(opened, plan.make(plan.expand(others, compose, opened.variants), opened.store, config.reuse))
+        do(opened, plan.make(expand(overrides, compose), opened.store, config.reuse))
+        do(opened, plan.make(expand(others, compose, opened.variants), opened.store, config.reuse))
         findings = close(opened)
 
 Nothing here knows Hydra or what a stage does: a launcher has stages done in whichever processes there are, and says
@@ -33,7 +33,8 @@ from src.store.artifacts import Away, Damaged, Record
 from src.store.faults import reason
 from src.store.store import Store, existing
 from src.sweep import plan
-from src.sweep.plan import Job, Plan, Variant
+from src.sweep.plan import Job, Plan
+from src.sweep.variant import Variant
 from src.sweep.watch import Watch
 
 log = logging.getLogger(__name__)
