@@ -53,7 +53,7 @@ class Target:
 TARGETS = (
     Target("src/measure/stats.py", ("tests/test_stats.py",)),
     Target(
-        "src/pick.py", ("tests/test_pick.py",), ("_to_bytes", "MINIMIZE", "UNITS", "candidates", "_refused", "_drop")
+        "src/results/choose.py", ("tests/test_pick.py",), ("_to_bytes", "MINIMIZE", "UNITS", "candidates", "_refused")
     ),
     Target("src/methods/masks.py", ("tests/test_masks.py",), ("mask", "_nth_smallest")),
     Target("src/measure/audit/__init__.py", ("tests/test_audit_numbers.py",)),

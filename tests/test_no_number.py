@@ -14,7 +14,6 @@ import pytest
 from artifacts import BRIGHT, PREPROCESS, SHAPE, Tiny
 from conftest import Place, environment
 
-from src import pick
 from src.data import Dataset, in_memory, preprocess
 from src.measure import stats
 from src.measure.accuracy import predict
@@ -23,6 +22,7 @@ from src.measure.predictions import NO_CLASS, Predictions, without_number
 from src.measure.stats import Interval
 from src.methods import train
 from src.results import closing, export, serving
+from src.results.choose import Candidate, Constraints, candidates
 from src.results.comparison import Comparison, Findings
 from src.results.effects import damaged
 from src.results.judge import judge
@@ -33,7 +33,7 @@ from src.results.report.sentences import footnotes, sentence
 from src.results.variant import Result, from_entry
 from src.settings.check import UserError, check
 from src.settings.plain import plain
-from src.settings.sections import Compare, Preprocess, Tracking
+from src.settings.sections import Compare, Preprocess
 
 
 def bright(tiny: Tiny) -> np.ndarray:
@@ -108,10 +108,10 @@ def judged(dense: Predictions, variant: Predictions) -> list[Result]:
     return list(judge(rows, "none-none", found, found, ["cat", "dog"], Compare()).values())
 
 
-def chosen(rows: list[Result]) -> pick.Candidate:
+def chosen(rows: list[Result]) -> Candidate:
     findings = Findings("sweep", "today", (Comparison("", tuple(rows)),), Compare(), {})
     read = [from_entry(entry) for entry in json.loads(tables.as_json(findings))["variants"]]
-    return pick.candidates(read, pick.Settings(tracking=Tracking("sqlite:///nowhere.db", "x"), max_drop=0.5))[0]
+    return candidates(read, Constraints(max_drop=0.5))[0]
 
 
 def test_a_variant_that_gives_no_number_is_worse_said_and_never_chosen() -> None:

@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 
 from src import pick
+from src.results.choose import Candidate, Constraints, candidates
 from src.results.variant import Result, from_entry
-from src.settings.sections import Tracking
-
-
-def wanted(**settings: Any) -> pick.Settings:
-    return pick.Settings(tracking=Tracking("sqlite:///nowhere.db", "x"), **settings)
 
 
 def row(name: str, high: float, gzip_bytes: float, latency_ms: float | None = 1.0, **more: Any) -> Result:
@@ -52,14 +48,14 @@ ROWS = [
     ],
 )
 def test_the_least_of_those_that_are_sure_to_be_within_the_constraints(settings: dict[str, Any], chosen: str) -> None:
-    found = pick.candidates(ROWS, wanted(**settings))
+    found = candidates(ROWS, Constraints(**settings))
     assert found[0].result.variant == chosen
     assert not found[0].refused
     assert "none-none" not in {candidate.result.variant for candidate in found}, "the dense baseline is no choice"
 
 
 def test_each_other_one_is_refused_for_a_reason_that_says_by_how_much() -> None:
-    found = pick.candidates(ROWS, wanted(max_gzip="350B", max_latency_ms=0.8))
+    found = candidates(ROWS, Constraints(max_gzip="350B", max_latency_ms=0.8))
     reasons = {candidate.result.variant: "; ".join(candidate.refused) for candidate in found}
     assert reasons["small"] == "may drop up to 3.0 points: 2.0 above max_drop"
     assert reasons["sure"] == "1.00 ms: 0.2 ms above max_latency_ms"
@@ -71,14 +67,14 @@ def test_each_other_one_is_refused_for_a_reason_that_says_by_how_much() -> None:
 
 
 def test_what_is_nearer_comes_first_and_what_can_not_be_measured_last() -> None:
-    found = pick.candidates(ROWS, wanted(max_gzip="350B", max_latency_ms=0.8))
+    found = candidates(ROWS, Constraints(max_gzip="350B", max_latency_ms=0.8))
     # 400 of 350 bytes; 1 ms of 0.8; 3 points of 1; then what has no latency or can't be run, the smaller first.
     assert [candidate.result.variant for candidate in found] == ["fast", "sure", "small", "broken", "untimed"]
     assert [candidate.excess for candidate in found] == pytest.approx([400 / 350, 1 / 0.8, 3, math.inf, math.inf])
 
 
-def alone(settings: dict[str, Any], **more: Any) -> pick.Candidate:
-    (found,) = pick.candidates([row("x", **{"high": 0.0, "gzip_bytes": 500.0, **more})], wanted(**settings))
+def alone(settings: dict[str, Any], **more: Any) -> Candidate:
+    (found,) = candidates([row("x", **{"high": 0.0, "gzip_bytes": 500.0, **more})], Constraints(**settings))
     return found
 
 
@@ -140,7 +136,7 @@ def test_the_baseline_of_its_own_training_has_to_give_numbers() -> None:
         row("p1-drq", 0.0, 100.0, training="seed=0"),
         row("p1-drq", 0.0, 200.0, training="seed=1"),
     ]
-    found = pick.candidates(rows, wanted())
+    found = candidates(rows, Constraints())
     assert [candidate.result.label for candidate in found] == ["seed=1 p1-drq", "seed=0 p1-drq"]
     assert found[0].refused == ()
     assert found[1].refused == ("its dense baseline gives no number",)
@@ -148,12 +144,12 @@ def test_the_baseline_of_its_own_training_has_to_give_numbers() -> None:
 
 def test_of_those_that_can_not_be_chosen_what_was_not_measured_comes_first() -> None:
     rows = [row("slow", 0.0, 100.0, 0.5, failed="can't be run"), row("untimed", 0.0, 200.0, None)]
-    assert [c.result.variant for c in pick.candidates(rows, wanted(minimize="latency"))] == ["untimed", "slow"]
+    assert [c.result.variant for c in candidates(rows, Constraints(minimize="latency"))] == ["untimed", "slow"]
 
 
 def test_of_equally_good_ones_the_smaller_comes_first() -> None:
     rows = [row("larger", 0.0, 400.0), row("smaller", 0.0, 300.0)]
-    assert [c.result.variant for c in pick.candidates(rows, wanted(minimize="latency"))] == ["smaller", "larger"]
+    assert [c.result.variant for c in candidates(rows, Constraints(minimize="latency"))] == ["smaller", "larger"]
 
 
 @pytest.mark.parametrize(
@@ -172,13 +168,13 @@ def test_of_equally_good_ones_the_smaller_comes_first() -> None:
     ],
 )
 def test_bytes_in_the_units_that_people_write(text: str | int, count: float) -> None:
-    assert wanted(max_gzip=text).max_gzip == count
+    assert Constraints(max_gzip=text).max_gzip == count
 
 
 @pytest.mark.parametrize("text", ["2apples", "MB", "-2MB", "2.MB", "1e6", ""])
 def test_what_is_no_number_of_bytes_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="takes bytes, such as 2MB, 500kB or"):
-        wanted(max_gzip=text)
+        Constraints(max_gzip=text)
 
 
 def test_the_serve_command_finds_uvicorn_where_the_environment_is_not_activated(

@@ -59,7 +59,7 @@ WRONG = [
     ("pick", ["max_gzip=2apples"], "max_gzip: got 2apples, takes bytes, such as 2MB, 500kB or 1.5MiB"),
     ("pick", ["max_latency_ms=0"], "max_latency_ms=0: takes a number above 0"),
     ("pick", ["minimize=accuracy"], "minimize=accuracy: takes one of gzip_bytes, latency, tflite_bytes"),
-    ("pick", ["maxdrop=1"], "maxdrop: no such key; takes sweep, max_drop"),
+    ("pick", ["maxdrop=1"], "maxdrop: no such key; takes max_drop, minimize"),
     ("pick", ["latest"], "latest: takes settings as KEY=VALUE, and --help"),
     ("pick", ["sweep=latest"], "tracking.uri=sqlite:///mlruns/mlflow.db: no such store"),
     ("pick", ["tracking.uri=http://127.0.0.1:9"], "tracking.uri=http://127.0.0.1:9: "),
