@@ -34,8 +34,6 @@ STILL_LONG = {
     "src.measure.accuracy",
     "src.measure.latency",
     "src.measure.targets.child",
-    "src.methods.prune",
-    "src.methods.train",
 }
 
 

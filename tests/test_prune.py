@@ -209,3 +209,8 @@ def test_what_the_parent_promises_of_other_layers_is_held(task: Task, tmp_path: 
     held, _ = pruned(before, only_conv, replace(task, promises={"top": Promise(zeros=192)}), tmp_path)
     assert zeros_of(held.get_layer("top"))[earlier].all()
     assert not np.array_equal(held.get_layer("top").get_weights()[0], before.get_layer("top").get_weights()[0])
+
+
+def test_a_promise_that_fine_tuning_would_break_is_refused_before_training(task: Task, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^prune: layer top promises at most 4 distinct values in an output channel"):
+        pruned(model(), PRUNING, replace(task, promises={"top": Promise(zeros=1, distinct=4)}), tmp_path)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,8 +16,8 @@ from src.methods.masks import Masks
 from src.methods.task import Task, Trained
 from src.methods.train import optimise
 from src.models.checkpoint import leaves, restore, save, show
-from src.models.promises import Promise
-from src.settings.check import STRICT, Count, Positive, Share
+from src.models.promises import Promise, Promises
+from src.settings.check import STRICT, Count, Positive, Share, UserError
 
 if TYPE_CHECKING:
     import tf_keras
@@ -65,8 +65,8 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     tag `not_pruned`. What is zero in the parent stays zero and counts among the zeros that the schedule asks for; in
     other layers zeros stay where the parent promises them.
 
-    Raises `UserError` where the policy takes no layer or a rule matches none, and `ValueError` where a layer that it
-    takes came out with fewer zeros than its schedule ends with.
+    Raises `UserError` where the policy takes no layer, a rule matches none, or fine-tuning would break a promise of the
+    parent, and `ValueError` where a layer that it takes came out with fewer zeros than its schedule ends with.
     """
     import tensorflow_model_optimization as tfmot
     import tf_keras
@@ -82,7 +82,7 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     schedules = {path: distinct[of_layer] for path, of_layer in settings.items()}
     pruned = _wrapped(model, schedules)
     masks = Masks(pruned, schedules, steps)
-    held = [path for path, promise in task.promises.items() if promise.zeros and path not in schedules]
+    held = _held(task.promises, schedules)
     keep_from = min(config.epochs - 1, int(np.ceil(masks.last_update / steps * config.epochs)))
     started = time.perf_counter()
     history = optimise(
@@ -106,6 +106,17 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
         "pruned_share": chosen.share,
     }
     return _told(stripped, chosen, sparser, metrics, history)
+
+
+def _held(promises: Promises, pruned: Collection[str]) -> list[str]:
+    """The layers whose zeros only a promise holds. Raises `UserError` for a promise that fine-tuning breaks."""
+    for path, promise in promises.items():
+        if promise.distinct is not None:
+            raise UserError(
+                f"prune: layer {path} promises at most {promise.distinct} distinct values in an output channel, and "
+                "fine-tuning moves them apart; takes a place in transforms before what promises that"
+            )
+    return [path for path, promise in promises.items() if promise.zeros and path not in pruned]
 
 
 def _told(

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from src.settings.check import STRICT, Count, Positive, UserError
 from src.settings.sections import Augment, Preprocess
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
 log = logging.getLogger(__name__)
@@ -105,48 +107,41 @@ def optimise(
     With XLA or without, one seed gives the same bytes on one machine. `enable_op_determinism` is neither needed nor
     possible with XLA: TensorFlow 2.21 then refuses the gradient of max pooling.
     """
-    import tensorflow as tf
     import tf_keras
 
     gradients.avoid_crash()
     check_classes(model, len(task.dataset.classes))
     logits = gives_logits(model, task.logits)
-    split = task.dataset.train
-    batch_size = min(batch_size, len(split))
-    steps = len(split) // batch_size
+    batch_size = min(batch_size, len(task.dataset.train))
+    steps = len(task.dataset.train) // batch_size
     model.compile(
         tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)),
         tf_keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
         metrics=["accuracy"],
         jit_compile=jit_compile,
     )
-    shape = task.dataset.shape
-    options = tf.data.Options()
-    # There is nothing to tune, and the tuning thread may sleep for up to a minute before it lets a finished training
-    # end (TensorFlow 2.21).
-    options.autotune.enabled = False
-    batches = (
-        tf.data.Dataset.from_generator(
-            lambda: _training_batches(task, batch_size, epochs),
-            output_signature=(
-                tf.TensorSpec((batch_size, *shape), tf.float32),
-                tf.TensorSpec((batch_size,), tf.int64),
-            ),
-        )
-        .prefetch(2)
-        .with_options(options)
-    )
     validation = _Validation(model, task, batch_size, steps, epochs, jit_compile, keep_best_from)
-    # Validation comes last: before the other callbacks it would measure weights that a mask has yet to zero.
-    try:
+    with _xla_errors_told():
         model.fit(
-            batches,
+            _training_images(task, batch_size, epochs),
             epochs=epochs,
             steps_per_epoch=steps,
             verbose=0,
             shuffle=False,
+            # Validation comes last: before the other callbacks it would measure weights that a mask has yet to zero.
             callbacks=[*callbacks, validation.hook],
         )
+    model.set_weights(validation.best)
+    return tuple(validation.history)
+
+
+@contextmanager
+def _xla_errors_told() -> Iterator[None]:
+    """Turns what XLA says of an operator that it can't compile into a `UserError`."""
+    import tensorflow as tf
+
+    try:
+        yield
     except tf.errors.InvalidArgumentError as error:
         if match := re.search(r"Detected unsupported operations .* on XLA\w+: (\w+)", str(error)):
             raise UserError(
@@ -154,8 +149,6 @@ def optimise(
                 "jit_compile=false prune.jit_compile=false)"
             ) from None
         raise
-    model.set_weights(validation.best)
-    return tuple(validation.history)
 
 
 def accuracy(predict: Callable[[np.ndarray], Any], split: Split, how: Preprocess, batch_size: int) -> float:
@@ -185,6 +178,22 @@ def augmented(images: np.ndarray, how: Augment, rng: np.random.Generator) -> np.
         columns = rng.integers(0, 2 * x + 1, len(images))[:, None] + np.arange(width)
         images = padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
     return images
+
+
+def _training_images(task: Task, batch_size: int, epochs: int) -> "tf.data.Dataset":
+    """The batches of all epochs, made while the model trains."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    # There is nothing to tune, and the tuning thread may sleep for up to a minute before it lets a finished training
+    # end (TensorFlow 2.21).
+    options.autotune.enabled = False
+    images = tf.TensorSpec((batch_size, *task.dataset.shape), tf.float32)
+    labels = tf.TensorSpec((batch_size,), tf.int64)
+    batches = tf.data.Dataset.from_generator(
+        lambda: _training_batches(task, batch_size, epochs), output_signature=(images, labels)
+    )
+    return batches.prefetch(2).with_options(options)
 
 
 def _training_batches(task: Task, batch_size: int, epochs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
