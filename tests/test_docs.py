@@ -91,7 +91,8 @@ def known_settings() -> set[str]:
     return known
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
+# A method that is not in conf/ has a test of its own.
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "own_method.md"], ids=by_name)
 def test_settings_on_a_page_are_in_conf(page: Path) -> None:
     named = {name for name in SETTING.findall(text(page)) if not name.endswith(FILES)}
     assert named <= known_settings()

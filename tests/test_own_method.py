@@ -1,86 +1,59 @@
 """A method of a user's own: a module outside `src` and config files in a folder of theirs, beside this project's."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from conftest import default_composer
+from conftest import ROOT, Place, default_composer
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from src.cli.answers import in_one_line
 from src.cli.compose import CONF, options_of
+from src.pipeline.code import code_version
 from src.settings.check import UserError
 from src.sweep.variant import Compose, Variant, expand
 
-SOFTEN = '''
-"""Kernels made smaller, without training."""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
-from soft_numbers import softer
-
-from src.methods.task import Task, Trained
-from src.models.checkpoint import restore, save
+PAGE = (ROOT / "docs/own_method.md").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class Soften:
-    strength: Annotated[float, Field(gt=0, le=1)]
-    epochs: int = 1
+def write_method(folder: Path) -> None:
+    """The files that the page shows, and a module that theirs imports."""
+    for name, text in re.findall(r"^```\w+\n# (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    module, numbers = folder / "soften.py", "weight * (1 - config.strength / 10)"
+    text = module.read_text(encoding="utf-8")
+    assert numbers in text
+    text = text.replace(numbers, "softer(weight, config.strength)")
+    text = text.replace("\n\nfrom src", "\nfrom numbers_of_mine import softer\n\nfrom src", 1)
+    module.write_text(f'"""As the page has it."""\n\nfrom __future__ import annotations\n\n{text}', encoding="utf-8")
+    (folder / "numbers_of_mine.py").write_text(NUMBERS, encoding="utf-8")
 
 
-def soften(config: Soften, parent: Path, task: Task, checkpoint: Path) -> Trained:
-    model = restore(parent)
-    for layer in model.layers:
-        layer.set_weights([softer(weight, config.strength) for weight in layer.get_weights()])
-    save(model, checkpoint)
-    return Trained({"softened_layers": len(model.layers)})
-'''
 NUMBERS = """
 def softer(weight, strength):
     return weight * (1 - strength / 10)
 """
-OPTION = {"_target_": "soften.soften", "strength": 0.5}
-
-
-def write(file: Path, settings: Any, first: str = "") -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(first + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-
-
-def write_method(folder: Path) -> None:
-    """The module, and it as an option of `prune` and as a group of its own, `soft`, that an experiment adds."""
-    (folder / "soften.py").write_text(SOFTEN, encoding="utf-8")
-    (folder / "soft_numbers.py").write_text(NUMBERS, encoding="utf-8")
-    write(folder / "mine/prune/softer.yaml", OPTION)
-    write(folder / "mine/soft/half.yaml", OPTION)
-    write(folder / "mine/soft/none.yaml", {"_target_": None})
-    both = {"defaults": [{"/soft": "none"}], "transforms": ["prune", "soft"]}
-    write(folder / "mine/experiment/both.yaml", both, "# @package _global_\n")
 
 
 @pytest.fixture
 def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compose]:
     write_method(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    write(tmp_path / "mine/config.yaml", yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8")))
-    config = tmp_path / "mine/config.yaml"
-    config.write_text(config.read_text(encoding="utf-8") + f"\n  searchpath: ['file://{CONF}']\n", encoding="utf-8")
+    text = (CONF / "config.yaml").read_text(encoding="utf-8")
+    text = text.replace("\nhydra:\n", f"\nhydra:\n  searchpath: ['file://{CONF}']\n")
+    (tmp_path / "mine/config.yaml").write_text(text, encoding="utf-8")
     with initialize_config_dir(str(tmp_path / "mine"), version_base="1.3"):
         yield default_composer()
     GlobalHydra.instance().clear()
-    for module in ("soften", "soft_numbers"):
+    for module in ("soften", "numbers_of_mine"):
         sys.modules.pop(module, None)
 
 
@@ -130,3 +103,62 @@ def test_a_group_of_ones_own_is_in_names_and_parameters_where_it_acts(compose: C
         assert baseline.config.steps["soft"].parameters() == {}
         alone = expand([["prune=none", "quant=none"]], compose)
         assert baseline.stage.key == alone[0].stage.key
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "anew"),
+    [
+        ("numbers_of_mine.py", "strength / 10", "strength / 20", True),
+        ("soften.py", "save(model", "model.get_weights(); save(model", True),
+        ("soften.py", "As the page has it.", "Other words.", False),
+    ],
+)
+def test_code_of_ones_own_changes_the_keys_of_what_it_makes(
+    compose: Compose, tmp_path: Path, file: str, before: str, after: str, anew: bool
+) -> None:
+    overrides = [["prune=none", "quant=none"], ["prune=softer", "quant=none"]]
+    code_version.cache_clear()
+    first = names_and_keys(expand(overrides, compose))
+    text = (tmp_path / file).read_text(encoding="utf-8")
+    assert before in text
+    (tmp_path / file).write_text(text.replace(before, after), encoding="utf-8")
+    code_version.cache_clear()
+    second = names_and_keys(expand(overrides, compose))
+    code_version.cache_clear()
+    assert {name for name in first if first[name] != second[name]} == ({"softer-none"} if anew else set())
+
+
+COMMANDS = re.findall(r"^    python -m src.run (.*)$", PAGE, re.MULTILINE)
+TINY = ["train.epochs=1", "benchmark.seconds=1", "benchmark.rounds=3", "benchmark.instances=3"]
+
+
+def test_a_sweep_of_ones_own_methods(place: Place) -> None:
+    """In joblib's processes and their workers, as an option of `prune` and as a group of its own."""
+    write_method(place.folder)
+    mine = ["--config-dir", "mine"]
+    shown = place.run(*mine, "--help").stdout
+    assert "  prune=none (default), magnitude, p1, p2, softer\n" in shown
+    assert "  +soft=half, none\n" in shown
+    assert "  soft=half:\n    strength: 0.5\n" in shown
+    told = [*mine, "experiment=both", "prune=softer", "soft=none,half", "quant=none", "soft.strength=0.3"]
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
+    done = place.run("-m", *told, *joblib, *TINY, "benchmark.operators=false")
+    assert done.returncode == 0, done.stderr
+    variants = place.variants(place.newest_sweep())
+    assert set(variants) == {"none-none", "softer-none", "softer-half-none"}
+    assert place.stages() == ["half", "softer", "train"]
+    both = variants["softer-half-none"].params
+    assert (both["prune"], both["prune_strength"]) == ("softer", "0.5")
+    assert (both["soft"], both["soft_strength"]) == ("half", "0.3")
+    assert variants["softer-none"].params["soft"] == "none"
+
+
+def test_the_commands_of_the_page_make_the_variants_that_it_names(compose: Compose) -> None:
+    labels = []
+    for command in COMMANDS:
+        own = [word for word in command.split() if "=" in word]
+        (lists,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(own), None)
+        labels.append([variant.label for variant in expand(lists, compose)])
+    assert [len(each) for each in labels] == [6, 8]
+    assert {"softer-none", "softer-fiq"} < set(labels[0])
+    assert "p1-half-fiq" in labels[1]

@@ -156,13 +156,13 @@ import json, sys
 from src.data import dataset
 from hydra import compose as hydra_compose, initialize_config_dir
 from src.measure import probes
-from src.pipeline import keys
+from src.pipeline import code, keys
 from src.sweep.variant import expand
 from src.cli.compose import CONF, composer
 with initialize_config_dir(str(CONF), version_base="1.3"):
     compose = composer(hydra_compose("config", return_hydra_config=True))
     for line in sys.stdin:
-        keys.code_version.cache_clear()
+        code.code_version.cache_clear()
         keys.versions.cache_clear()
         variant = expand([line.split()], compose)[-1]
         of = {stage.name: stage.key for stage in variant.chain}

@@ -1,11 +1,8 @@
 """Keys: a digest of all that a stage's result, or what a probe finds, depends on. Equal keys have equal results."""
 
-import ast
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 from src.data import Dataset
@@ -13,6 +10,7 @@ from src.measure.latency import Host
 from src.measure.probe import Probe
 from src.measure.targets import Target
 from src.measure.targets.litert import CPU
+from src.pipeline.code import code_version
 from src.settings.config import Config, Step
 from src.settings.plain import canonical, plain
 from src.settings.sections import Benchmark
@@ -79,36 +77,3 @@ def of_measurement(
 def versions(*libraries: str) -> dict[str, str]:
     """The installed version of each."""
     return {name: importlib.metadata.version(name) for name in libraries}
-
-
-@functools.cache
-def code_version(*modules: str) -> str:
-    """A digest of what the modules do: their syntax trees without comments and docstrings, and those of the modules of
-    this project that they import. `src.settings` is left out: the settings themselves are in every key."""
-    seen: dict[str, str] = {}
-    todo = list(modules)
-    while todo:
-        name = todo.pop()
-        if name in seen or name.startswith("src.settings"):
-            continue
-        try:
-            spec = importlib.util.find_spec(name)
-        except ModuleNotFoundError:  # a name inside a module
-            continue
-        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-            continue
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "src":
-                todo.append(node.module)
-                todo += [f"{node.module}.{alias.name}" for alias in node.names]
-            body = getattr(node, "body", None)
-            if (
-                isinstance(body, list)
-                and body
-                and isinstance(body[0], ast.Expr)
-                and isinstance(body[0].value, ast.Constant)
-            ):
-                body[0].value.value = ""
-        seen[name] = ast.dump(tree)
-    return digest(seen)

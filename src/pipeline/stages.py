@@ -22,6 +22,7 @@ from src.methods.task import Trained
 from src.models import checked
 from src.models.saved import OtherImages
 from src.pipeline import keys, measuring, work, worker
+from src.pipeline.code import code_version
 from src.settings.check import UserError
 from src.settings.config import Config, Step
 from src.settings.plain import plain
@@ -176,7 +177,7 @@ def check(configs: Sequence[Config]) -> tuple[str, ...]:
         "transforms": [[step.name, step.describe()] for step in transforms],
         "images": [data.shape, len(data.classes)],
         "versions": keys.versions(*keys.LIBRARIES),
-        "code": keys.code_version("src.pipeline.work", model.module, *(step.module for step in transforms)),
+        "code": code_version("src.pipeline.work", model.module, *(step.module for step in transforms)),
     }
     try:
         return checked.remembered(
