@@ -68,6 +68,22 @@ def due(record: Record, probes: Mapping[str, Probe]) -> dict[str, Probe]:
     return {key: probe for key, probe in probes.items() if record.tags.get(PROBE + probe.name) != key}
 
 
+def nearest(record: Record, config: Config, store: Store, sweep: str | None = None) -> tuple[Record, dict[str, Probe]]:
+    """Of `record`, a variant's newest run, and its earlier ones the one in which the fewest probes have to be done
+    again, and those; of `sweep` only where it is given. A run whose files are not what it recorded is passed over."""
+    probes = of_record(record, config)
+    best = record, due(record, probes)
+    for other in store.of_digest(record.tags["digest"], sweep) if best[1] else ():
+        left = due(other, probes)
+        if other.tags["key"] == record.tags["key"] and len(left) < len(best[1]):
+            try:
+                store.check_local(other)
+            except Unusable:
+                continue
+            best = other, left
+    return best
+
+
 def known(probes: Mapping[str, Probe], records: Sequence[Record], store: Store, folder: Path) -> dict[str, Result]:
     """What `records`, FINISHED runs, already hold of an artifact: by probe, the first that has its key. The files are
     put into `folder`; what can't be read is not known."""

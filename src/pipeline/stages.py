@@ -87,8 +87,13 @@ def perform(request: Request, store: Store) -> str:
     kind, name = ("variant", request.variant) if stage.group == "quant" else ("stage", stage.name)
     usable = reuse == "all" or (reuse == "stages" and kind == "stage")
     with store.alone(stage.key, name), locks.working(), contextlib.ExitStack() as until_recorded:
-        found = store.finished(kind, [stage.key], None if usable else sweep).get(stage.key)
-        if found and (kind == "stage" or not measuring.due(found, measuring.of_record(found, request.config))):
+        within = None if usable else sweep
+        found = store.finished(kind, [stage.key], within).get(stage.key)
+        whole = found is not None
+        if found and kind == "variant":
+            found, due = measuring.nearest(found, request.config, store, within)
+            whole = not due
+        if found and whole:
             if kind == "stage" or found.tags.get("sweep") == sweep:
                 return found.run_id
             if sweep:
@@ -110,7 +115,7 @@ def perform(request: Request, store: Store) -> str:
                 digest = made.tags["digest"]
                 # Another variant may have the same file, and be measured now.
                 until_recorded.enter_context(store.alone(digest, f"{name}: the same file"))
-                made = _measured(request, made, found, store, folder, None if usable else sweep)
+                made = _measured(request, made, found, store, folder, within)
             store.log(run_id, metrics=made.metrics, tags=made.tags, history=made.history)
             (folder / "config.yaml").write_text(request.config.text, encoding="utf-8")
             if request.log_file and request.log_file.is_file():
@@ -138,9 +143,9 @@ def _measured(
     earlier = [*([found] if found else []), *store.of_digest(digest, sweep)]
     results = measuring.known(probes, earlier, store, folder)
     left = {key: probe for key, probe in probes.items() if probe.name not in results}
-    if found:
-        names = ", ".join(probe.name for probe in left.values())
-        log.info("%s: %s", request.variant, f"measure again: {names}" if left else "all is measured, by other sweeps")
+    if results or found:
+        names = ", ".join(probe.name for probe in left.values()) or "nothing"
+        log.info("%s: the file was measured before; to measure: %s", request.variant, names)
     if left:
         results |= worker.call(measuring.measure, config, request.variant, left, folder)
     tags = {**made.tags, **measuring.tags(results), **measuring.conclude(config, request.variant, results, folder)}

@@ -78,10 +78,14 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
 
     waves: list[dict[str, Job]] = [{}]
     for variant in variants:
-        if (record := done.get(variant.stage.key)) and (names := _due(variant, record)):
-            waves[0][variant.stage.key] = replace(job(variant, variant.stage), probes=names)
-            del done[variant.stage.key]
-            continue
+        key = variant.stage.key
+        if key in done and store:
+            done[key], due = measuring.nearest(done[key], variant.config, store)
+            if due:
+                names = tuple(probe.name for probe in due.values())
+                waves[0][key] = replace(job(variant, variant.stage), probes=names)
+                del done[key]
+                continue
         for depth in range(len(variant.chain) - 1, -1, -1):
             stage = variant.chain[depth]
             if stage.key in done:
@@ -91,12 +95,6 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
             waves[depth].setdefault(stage.key, job(variant, stage))
     in_order = tuple(tuple(wave.values()) for wave in waves if wave)
     return Plan(tuple(variants), done, tuple(damaged), in_order, outdated)
-
-
-def _due(variant: Variant, record: Record) -> tuple[str, ...]:
-    """The names of the probes that have to be done again on an artifact of the store."""
-    due = measuring.due(record, measuring.of_record(record, variant.config))
-    return tuple(probe.name for probe in due.values())
 
 
 def _outdated(variants: Sequence[Variant], store: Store) -> int:
