@@ -16,8 +16,10 @@ from src.cli import files as artifact_files
 from src.cli import frame
 from src.cli.files import add_row, say, table
 from src.console.terminal import Terminal, shown
-from src.measure.latency import CONTROL, LEAST_INSTANCES, LEAST_ROUNDS, Latency, Report, measure
-from src.measure.latency import Progress as Tell
+from src.measure.latency import measure
+from src.measure.latency.budget import LEAST_INSTANCES, LEAST_ROUNDS
+from src.measure.latency.processes import Progress as Tell
+from src.measure.latency.report import CONTROL, Latency, Report
 from src.measure.latency.workload import Workload, workload
 from src.measure.stats import Interval
 from src.results.report.numbers import digits

@@ -23,7 +23,10 @@ from rich.console import Console
 
 from src.benchmark import notes, parse, progress, show
 from src.export import conditions
-from src.measure.latency import FIRST_LOOK, NEXT_LOOK, Plan, Report, allocate, call, measure, precise
+from src.measure.latency import measure
+from src.measure.latency.budget import FIRST_LOOK, NEXT_LOOK, Plan, allocate
+from src.measure.latency.ratios import call, precise
+from src.measure.latency.report import Report
 from src.measure.stats import Interval, bootstrap_ratio
 from src.results import recorded
 from src.results.comparison import Comparison, Findings

@@ -31,9 +31,6 @@ REASON = "in one piece"
 # Being taken apart.
 STILL_LONG = {
     "src.cli.compose",
-    "src.measure.accuracy",
-    "src.measure.latency",
-    "src.measure.targets.child",
 }
 
 

@@ -17,7 +17,7 @@ from conftest import Place, environment
 from src.data import Dataset, in_memory, preprocess
 from src.measure import stats
 from src.measure.accuracy import predict
-from src.measure.latency import Latency
+from src.measure.latency.report import Latency
 from src.measure.predictions import NO_CLASS, Predictions, without_number
 from src.measure.stats import Interval
 from src.methods import train

@@ -217,7 +217,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
         ("measure/targets/litert.py", "num_threads=threads", "num_threads=1", ACCURACY),
         ("measure/audit/compressors.py", "preset=6", "preset=7", ["audit"]),
         ("measure/audit/weights.py", "low bits first", "high bits first", []),
-        ("measure/latency/__init__.py", "def measure(", "def time(", []),
+        ("measure/latency/processes.py", "PATIENCE_SECONDS = 10", "PATIENCE_SECONDS = 20", []),
         ("methods/convert.py", "int8 weights, activations", "other words", []),
         ("models/resnet8.py", "layers.ReLU", "layers.ELU", []),
         ("results/closing.py", "def close", "def end", []),

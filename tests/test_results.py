@@ -12,7 +12,7 @@ import pytest
 
 from src import pick
 from src.measure.audit.contents import Layer
-from src.measure.latency import Host, Report
+from src.measure.latency.report import Host, Report
 from src.measure.stats import Interval, Verdict
 from src.results import conditions, publish, recorded
 from src.results.comparison import Comparison, Findings

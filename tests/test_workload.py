@@ -11,8 +11,9 @@ from conftest import Place
 from foreign import G, Op, T, chain, counting, lookup, options, tflite
 
 from src.benchmark import notes, parse
-from src.measure import latency as benchmark
-from src.measure.latency import Latency, Report, measure, operator_times
+from src.measure.latency import measure, processes
+from src.measure.latency.ratios import operator_times
+from src.measure.latency.report import Latency, Report
 from src.measure.latency.workload import workload
 from src.settings.check import UserError
 from src.settings.plain import plain
@@ -193,7 +194,7 @@ def test_integers_with_a_scale_are_activations_and_are_not_told_of(tiny: Tiny) -
 
 
 def test_what_runs_for_ever_is_stopped_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(processes, "PATIENCE_SECONDS", 1)
     files = written(tmp_path, forever=counting(np.inf), once=counting(1))
     report = measure(files, "forever", Benchmark(instances=3, rounds=3, seconds=4, operators=False))
     assert [(failure.name, failure.reason) for failure in report.failures] == [
@@ -230,7 +231,7 @@ def test_what_litert_says_at_length_is_cut_to_a_line(tmp_path: Path) -> None:
     report = measure(written(tmp_path, m=tflite(G(ports, [operator], [0], [1]))), "m", QUICK)
     (failure,) = report.failures
     assert failure.reason.startswith("Encountered unresolved custom op: a-custom-operator-")
-    assert len(failure.reason) <= benchmark.REASON_LENGTH
+    assert len(failure.reason) <= processes.REASON_LENGTH
     json.loads(json.dumps(plain(report), allow_nan=False))  # nothing ran, and JSON has no infinity
 
 

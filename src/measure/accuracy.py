@@ -7,7 +7,7 @@ faster.
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,15 @@ def predict(
     if workers > 1:
         models = [Inference(artifact, threads // workers, logits, target) for _ in range(workers)]
     chunks = _Chunks(_read(split, models[0].encoder(preprocess), size, n // (CHUNKS_PER_WORKER * workers)))
-    answers, count = _Answers(split), _Counter(progress)
+    count = _Counter(progress)
+    answers = _answers(split, models, chunks, count)
+    count(0, last=True)
+    return answers
+
+
+def _answers(split: Split, models: Sequence[Inference], chunks: "_Chunks", count: "_Counter") -> Predictions:
+    """Each model takes chunks in a thread of its own; the first chunk says whether batches give the same answers."""
+    answers = _Answers(split)
 
     def work(model: Inference, batch: int) -> None:
         try:
@@ -116,17 +124,16 @@ def predict(
         finally:
             chunks.stop()  # where this one fails, the others take no more
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(len(models)) as pool:
         try:
             if chunk := chunks.take():
                 start, images = chunk
                 outputs, size = models[0].first(images)
                 answers.keep(models[0], outputs, start)
                 count(len(images))
-            list(pool.map(work, models, [size] * workers))
+                list(pool.map(work, models, [size] * len(models)))
         finally:
             chunks.stop()
-    count(0, last=True)
     return answers.predictions
 
 

@@ -6,7 +6,7 @@ import importlib.metadata
 from typing import Any
 
 from src.data import Dataset
-from src.measure.latency import Host
+from src.measure.latency.report import Host
 from src.measure.probe import Probe
 from src.measure.targets import Target
 from src.measure.targets.litert import CPU

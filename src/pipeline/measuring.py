@@ -16,7 +16,8 @@ from src.console.progress import at
 from src.data import Dataset, dataset
 from src.data.decode import as_png
 from src.machine import backend
-from src.measure import latency, probes
+from src.measure import probes
+from src.measure.latency.processes import why_it_cannot_run
 from src.measure.predictions import NO_CLASS, Predictions, class_name, without_number
 from src.measure.probe import Asked, Probe, Subject
 from src.measure.tflite import gives_probabilities, is_sparse_encoded
@@ -119,7 +120,7 @@ def measure(config: Config, variant: str, probes: Mapping[str, Probe], folder: P
     asked = Asked(**json.loads((folder / ASKED).read_text(encoding="utf-8")))
     at(f"{variant}: evaluate")
     running = {key: probe for key, probe in probes.items() if probe.target}
-    if running and is_sparse_encoded(artifact) and (why := latency.why_it_cannot_run(artifact)):
+    if running and is_sparse_encoded(artifact) and (why := why_it_cannot_run(artifact)):
         raise CannotRun(f"the artifact {why}")
 
     def result(key: str, probe: Probe) -> Result:

@@ -11,6 +11,7 @@ from src.console.progress import Progress
 from src.data import dataset
 from src.machine import locks
 from src.measure import latency as benchmark
+from src.measure.latency.report import Latency, Report
 from src.measure.predictions import Predictions
 from src.pipeline import keys
 from src.results import publish
@@ -116,14 +117,14 @@ def _measured(result: Result, record: Record | None, store: Store) -> Result:
     return from_run(result, record, store.json(record.run_id, AUDIT).get("layers", ()), store.url(record.run_id))
 
 
-def _latency(artifacts: Mapping[str, Path], baseline: str, config: Config) -> benchmark.Report:
+def _latency(artifacts: Mapping[str, Path], baseline: str, config: Config) -> Report:
     several = "1 artifact" if len(artifacts) == 1 else f"{len(artifacts)} artifacts in interleaved rounds"
     with locks.in_quiet():
         log.info("latency: %s, at most %.0f s", several, config.benchmark.seconds)
         return benchmark.measure(artifacts, baseline, config.benchmark, Progress(log))
 
 
-def timed(result: Result, latency: benchmark.Latency) -> Result:
+def timed(result: Result, latency: Latency) -> Result:
     """`result` with its latency; the baseline is not compared with itself."""
     metrics = {name: getattr(latency, name) for name in LATENCY}
     metrics |= {"load_ms": latency.load_ms, "first_inference_ms": latency.first_ms}

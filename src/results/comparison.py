@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from src.measure import stats
-from src.measure.latency import Report as LatencyReport
+from src.measure.latency.report import Report as LatencyReport
 from src.measure.stats import Interval
 from src.results.variant import Result
 from src.settings.config import Compare

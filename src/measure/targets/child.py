@@ -1,4 +1,4 @@
-"""What runs in a child process of the benchmark: loading and invoking artifacts, any of which may crash it.
+"""What runs in a child process while latency is measured: loading and invoking artifacts, any of which may crash it.
 
 Run by its path, so that the process holds numpy and LiteRT and nothing else: a JSON request on stdin, a JSON answer on
 stdout.
@@ -142,110 +142,130 @@ class Event(ctypes.Structure):
 
 OPERATOR_EVENTS = 2 | 8  # of the interpreter, and of a delegate
 FEWEST_CALLS = 5  # of which one may be interrupted
+HANDLE, SIZE = ctypes.c_void_p, ctypes.c_size_t
+# LiteRtRankedTensorType holds its dtype, then a LiteRtLayout: rank, eight dimensions and as many strides, each of four
+# bytes.
+LAYOUT, RANKED = ctypes.c_int32 * 17, ctypes.c_int32 * 18
+
+
+class Compiled:
+    """A model that LiteRT's C API has compiled for the CPU, with its inputs and outputs in place.
+
+    The Python API of ai-edge-litert 2.3 has no profiler; the C API in the same wheel has one
+    (litert/c/litert_profiler.h), so this goes through ctypes. Handles are never freed: the process ends.
+    """
+
+    def __init__(self, workload: Workload, threads: int) -> None:
+        # A wheel that moved or changed the functions must cost this answer, not the process: signatures stay unchecked.
+        name = "libLiteRt.dylib" if sys.platform == "darwin" else "libLiteRt.so"
+        folder = os.path.dirname(sys.modules["ai_edge_litert"].__file__ or "")
+        self.library = ctypes.CDLL(os.path.join(folder, name))
+        none = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+        self.environment = self.get("CreateEnvironment", 0, None)
+        model = self.get("CreateModelFromFile", self.environment, workload["path"].encode())
+        options = self.get("CreateOptions")
+        self.call("SetOptionsHardwareAccelerators", options, 1)  # CPU
+        texts = (b"runtime_options_string", b"enable_profiling = true\n"), (b"xnnpack", b"num_threads = %d\n" % threads)
+        for identifier, text in texts:
+            self.call("AddOpaqueOptions", options, self.get("CreateOpaqueOptions", identifier, text, none))
+        self.compiled = self.get("CreateCompiledModel", self.environment, model, options)
+        self.index = SIZE(workload["index"])
+        self.signature = self.get("GetModelSignature", model, self.index)
+        inputs, outputs = self._inputs(workload), self._outputs()
+        self.arguments = (self.compiled, self.index, SIZE(len(inputs)), inputs, SIZE(len(outputs)), outputs)
+        self.profiler = self.get("CompiledModelGetProfiler", self.compiled)
+
+    def call(self, function: str, *arguments: Any) -> None:
+        if status := getattr(self.library, "LiteRt" + function)(*arguments):
+            raise RuntimeError(f"LiteRt{function} gave status {status}")
+
+    def get(self, function: str, *arguments: Any, kind: Any = HANDLE) -> Any:
+        result = kind()
+        self.call(function, *arguments, ctypes.byref(result))
+        return result
+
+    def _described(self, kind: str, i: int) -> tuple[Any, Any]:
+        tensor = self.get(f"GetSignature{kind}TensorByIndex", self.signature, SIZE(i))
+        return tensor, self.get("GetRankedTensorType", tensor, kind=RANKED)
+
+    def _buffer(self, kind: str, i: int, ranked: Any) -> ctypes.c_void_p:
+        needs = self.get(f"GetCompiledModel{kind}BufferRequirements", self.compiled, self.index, SIZE(i))
+        made: ctypes.c_void_p = self.get("CreateManagedTensorBufferFromRequirements", self.environment, ranked, needs)
+        return made
+
+    def _handles(self, kind: str) -> Any:
+        return (HANDLE * int(self.get(f"GetNumSignature{kind}s", self.signature, kind=SIZE).value))()
+
+    def _inputs(self, workload: Workload) -> Any:
+        given = {
+            each["tensor"]: (each, values)
+            for each, values in zip(workload["inputs"], filled(workload["inputs"]), strict=True)
+        }
+        inputs = self._handles("Input")
+        for i in range(len(inputs)):
+            tensor, ranked = self._described("Input", i)
+            # The order is the subgraph's, which need not be the signature's.
+            each, values = given[self.get("GetTensorIndex", tensor, kind=ctypes.c_uint32).value]
+            shape = each["shape"]
+            if each["resized"] or any(n < 0 for n in ranked[2 : 2 + len(shape)]):
+                sizes = (ctypes.c_int * len(shape))(*shape)
+                resize = "CompiledModelResizeInputTensorNonStrict"
+                self.call(resize, self.compiled, self.index, SIZE(i), sizes, SIZE(len(shape)))
+                ranked[2 : 2 + len(shape)] = shape
+            inputs[i] = made = self._buffer("Input", i, ranked)
+            content = values.tobytes()
+            if len(content) > self.get("GetTensorBufferSize", made, kind=SIZE).value:
+                raise RuntimeError(f"the buffer of {each['name']} is too small")
+            address = HANDLE()
+            self.call("LockTensorBuffer", made, ctypes.byref(address), 1)  # to write
+            ctypes.memmove(address, content, len(content))
+            self.call("UnlockTensorBuffer", made)
+        return inputs
+
+    def _outputs(self) -> Any:
+        outputs = self._handles("Output")
+        layouts = (LAYOUT * len(outputs))()
+        count = SIZE(len(outputs))
+        self.call("GetCompiledModelOutputTensorLayouts", self.compiled, self.index, count, layouts, True)
+        for i in range(len(outputs)):
+            _, ranked = self._described("Output", i)
+            ranked[1:18] = layouts[i][:]
+            outputs[i] = self._buffer("Output", i, ranked)
+        return outputs
+
+    def run(self) -> None:
+        self.call("RunCompiledModel", *self.arguments)
+
+    def profiled(self) -> list[tuple[str, int, int, int]]:
+        """The operators of one call, in their order: name, node, subgraph, and microseconds."""
+        self.call("ResetProfiler", self.profiler)
+        self.call("StartProfiler", self.profiler)
+        self.run()
+        self.call("StopProfiler", self.profiler)
+        number = self.get("GetNumProfilerEvents", self.profiler, kind=ctypes.c_int).value
+        events = (Event * number)()
+        self.call("GetProfilerEvents", self.profiler, number, events)
+        return [
+            (event.name.decode(errors="replace"), event.node, event.subgraph, event.elapsed_us)
+            for event in events
+            if event.kind & OPERATOR_EVENTS
+        ]
 
 
 def profile(workload: Workload, threads: int, invokes: int, seconds: float, at_most_seconds: float) -> dict[str, Any]:
     """Of each call the operators that the runtime executed in it, delegates' own ones included, in their order: name,
     node, subgraph, and how long it took in whole microseconds. At least `invokes` calls, and more within `seconds`;
-    fewer where `at_most_seconds` are over, since being watched can slow a loop down by a thousand.
-
-    The Python API of ai-edge-litert 2.3 has no profiler; the C API in the same wheel has one
-    (litert/c/litert_profiler.h), so this goes through ctypes. Handles are never freed: the process ends.
-    """
-    # A wheel that moved or changed the functions must cost this answer, not the process: signatures stay unchecked.
-    name = "libLiteRt.dylib" if sys.platform == "darwin" else "libLiteRt.so"
-    library = ctypes.CDLL(os.path.join(os.path.dirname(sys.modules["ai_edge_litert"].__file__ or ""), name))
-    handle, size, none = ctypes.c_void_p, ctypes.c_size_t, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
-
-    def call(function: str, *arguments: Any) -> None:
-        if status := getattr(library, "LiteRt" + function)(*arguments):
-            raise RuntimeError(f"LiteRt{function} gave status {status}")
-
-    def get(function: str, *arguments: Any, kind: Any = handle) -> Any:
-        result = kind()
-        call(function, *arguments, ctypes.byref(result))
-        return result
-
-    environment = get("CreateEnvironment", 0, None)
-    model = get("CreateModelFromFile", environment, workload["path"].encode())
-    options = get("CreateOptions")
-    call("SetOptionsHardwareAccelerators", options, 1)  # CPU
-    texts = (b"runtime_options_string", b"enable_profiling = true\n"), (b"xnnpack", b"num_threads = %d\n" % threads)
-    for identifier, text in texts:
-        call("AddOpaqueOptions", options, get("CreateOpaqueOptions", identifier, text, none))
-    compiled = get("CreateCompiledModel", environment, model, options)
-    index = size(workload["index"])
-    signature = get("GetModelSignature", model, index)
-
-    # LiteRtRankedTensorType holds its dtype, then a LiteRtLayout: rank, eight dimensions and as many strides, each of
-    # four bytes.
-    layout = ctypes.c_int32 * 17
-
-    def described(kind: str, i: int) -> tuple[Any, Any]:
-        tensor = get(f"GetSignature{kind}TensorByIndex", signature, size(i))
-        return tensor, get("GetRankedTensorType", tensor, kind=ctypes.c_int32 * 18)
-
-    def buffer(kind: str, i: int, ranked: Any) -> ctypes.c_void_p:
-        needs = get(f"GetCompiledModel{kind}BufferRequirements", compiled, index, size(i))
-        return get("CreateManagedTensorBufferFromRequirements", environment, ranked, needs)
-
-    def count(kind: str) -> int:
-        return int(get(f"GetNumSignature{kind}s", signature, kind=size).value)
-
-    given = {
-        each["tensor"]: (each, values)
-        for each, values in zip(workload["inputs"], filled(workload["inputs"]), strict=True)
-    }
-    inputs = (handle * count("Input"))()
-    for i in range(len(inputs)):
-        tensor, ranked = described("Input", i)
-        # The order is the subgraph's, which need not be the signature's.
-        each, values = given[get("GetTensorIndex", tensor, kind=ctypes.c_uint32).value]
-        shape = each["shape"]
-        if each["resized"] or any(n < 0 for n in ranked[2 : 2 + len(shape)]):
-            dimensions = (ctypes.c_int * len(shape))(*shape)
-            call("CompiledModelResizeInputTensorNonStrict", compiled, index, size(i), dimensions, size(len(shape)))
-            ranked[2 : 2 + len(shape)] = shape
-        inputs[i] = made = buffer("Input", i, ranked)
-        content = values.tobytes()
-        if len(content) > get("GetTensorBufferSize", made, kind=size).value:
-            raise RuntimeError(f"the buffer of {each['name']} is too small")
-        address = handle()
-        call("LockTensorBuffer", made, ctypes.byref(address), 1)  # to write
-        ctypes.memmove(address, content, len(content))
-        call("UnlockTensorBuffer", made)
-    outputs = (handle * count("Output"))()
-    layouts = (layout * len(outputs))()
-    call("GetCompiledModelOutputTensorLayouts", compiled, index, size(len(outputs)), layouts, True)
-    for i in range(len(outputs)):
-        _, ranked = described("Output", i)
-        ranked[1:18] = layouts[i][:]
-        outputs[i] = buffer("Output", i, ranked)
-
-    arguments = (compiled, index, size(len(inputs)), inputs, size(len(outputs)), outputs)
-    profiler = get("CompiledModelGetProfiler", compiled)
+    fewer where `at_most_seconds` are over, since being watched can slow a loop down by a thousand."""
+    model = Compiled(workload, threads)
     for _ in range(max(1, invokes // 4)):
-        call("RunCompiledModel", *arguments)
+        model.run()
     calls: list[list[tuple[str, int, int, int]]] = []
     start = time.perf_counter()
     while len(calls) < FEWEST_CALLS or (
         (passed := time.perf_counter() - start) < at_most_seconds
         and (len(calls) < invokes or (passed < seconds and len(calls) < 10 * invokes))
     ):
-        call("ResetProfiler", profiler)
-        call("StartProfiler", profiler)
-        call("RunCompiledModel", *arguments)
-        call("StopProfiler", profiler)
-        number = get("GetNumProfilerEvents", profiler, kind=ctypes.c_int).value
-        events = (Event * number)()
-        call("GetProfilerEvents", profiler, number, events)
-        calls.append(
-            [
-                (event.name.decode(errors="replace"), event.node, event.subgraph, event.elapsed_us)
-                for event in events
-                if event.kind & OPERATOR_EVENTS
-            ]
-        )
+        calls.append(model.profiled())
     return {"calls": calls}
 
 
