@@ -20,6 +20,7 @@ from src.store.artifacts import Record
 from src.store.names import MEASURED, artifact_path, predictions_path
 from src.store.store import Store
 from src.sweep import plan
+from src.sweep.variant import expand
 
 # A probe as a user would write it, which says on which artifacts it ran.
 COUNTING = """
@@ -46,7 +47,7 @@ class Sweeps:
         uri = f"tracking.uri=sqlite:///{self.folder}/mlflow.db"
         scheme = [f"quant={quant}"] + ([f"quant.representative_images={images}"] if quant == "fiq" else [])
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            variants = plan.expand([[*SETTINGS, *scheme, *own, uri]], default_composer())
+            variants = expand([[*SETTINGS, *scheme, *own, uri]], default_composer())
         self.store = self.store or Store(variants[0].config.tracking)
         return plan.make(variants, self.store, "all")
 
