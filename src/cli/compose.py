@@ -53,26 +53,41 @@ class Composed(NamedTuple):
 
 def composer(master: DictConfig) -> Compose:
     """Composes as Hydra would with the overrides of a variant: the config that `master` names, from where Hydra looks,
-    with Hydra's own overrides of `master`.
+    with Hydra's own overrides of `master`."""
+    return _Composer(master)
 
-    What is overridden in each section is composed once, however many variants it is part of: Hydra takes some 100 ms
-    for a config.
-    """
-    options = options_of(master)
-    loader, hydra_overrides = options.loader, as_told(master.hydra.overrides.hydra)
 
-    @functools.cache
-    def whole(*overrides: str) -> Composed:
-        told = [*hydra_overrides, *map(options.forced, overrides)]
-        composed = loader.load_configuration(options.config_name, told, run_mode=RunMode.RUN)
-        OmegaConf.copy_cache(from_config=master, to_config=composed)  # of `now`, as Hydra's sweepers do
+class _Composer:
+    """What is overridden in each section is composed once, however many variants it is part of: Hydra takes some 100 ms
+    for a config."""
+
+    def __init__(self, master: DictConfig) -> None:
+        self._master, self._options = master, options_of(master)
+        self._whole, self._apart = functools.cache(self._load), functools.cache(self._load_apart)
+        self._sound: set[tuple[str, str]] = set()  # groups with settings that were checked
+
+    def __call__(self, overrides: Sequence[str]) -> Config:
+        composed = self._compose(overrides)
+        for group, keys in _unread(composed).items():
+            if (seen := (group, canonical(composed.settings[group]))) not in self._sound:
+                self._check_as_others(group, keys, overrides)
+                self._sound.add(seen)
+        return checked(composed)
+
+    def _load(self, *overrides: str) -> Composed:
+        options = self._options
+        told = [*as_told(self._master.hydra.overrides.hydra), *map(options.forced, overrides)]
+        composed = options.loader.load_configuration(options.config_name, told, run_mode=RunMode.RUN)
+        OmegaConf.copy_cache(from_config=self._master, to_config=composed)  # of `now`, as Hydra's sweepers do
         tasks = [key for key in composed if key != "hydra"]
         return read(OmegaConf.masked_copy(composed, tasks), composed.hydra.runtime.choices)  # type: ignore[arg-type]
 
-    def apart(section: str, own: tuple[str, ...], rest: tuple[str, ...]) -> tuple[Any, dict[str, str]] | None:
+    def _load_apart(
+        self, section: str, own: tuple[str, ...], rest: tuple[str, ...]
+    ) -> tuple[Any, dict[str, str]] | None:
         """What the overrides `own` make of their section, and which options they choose; None where they reach beyond
         it, so that the config can't be put together from parts."""
-        before, after = whole(*rest), whole(*rest, *own)
+        before, after = self._whole(*rest), self._whole(*rest, *own)
         if after.interpolated or section not in after.settings:
             return None
         if _without(section, before.settings) != _without(section, after.settings):
@@ -80,58 +95,45 @@ def composer(master: DictConfig) -> Compose:
         chosen = {group: option for group, option in after.choices.items() if before.choices.get(group) != option}
         return after.settings[section], chosen
 
-    apart = functools.cache(apart)
-
-    def in_parts(overrides: Sequence[str]) -> Composed | None:
-        sections = whole().settings.keys()
+    def _in_parts(self, overrides: Sequence[str]) -> Composed | None:
+        sections = self._whole().settings.keys()
         of_section: dict[str, tuple[str, ...]] = {}
         for override in overrides:
             section = group_of(override)
             of_section[section] = (*of_section.get(section, ()), override)
         rest = tuple(o for section, own in of_section.items() if section not in sections for o in own)
-        if whole(*rest).interpolated:
+        base = self._whole(*rest)
+        if base.interpolated:
             return None
-        settings, choices = dict(whole(*rest).settings), dict(whole(*rest).choices)
+        settings, choices = dict(base.settings), dict(base.choices)
         for section, own in of_section.items():
             if section in sections:
-                part = apart(section, own, rest)
+                part = self._apart(section, own, rest)
                 if part is None:
                     return None
                 settings[section] = part[0]
                 choices |= part[1]
         return Composed(settings, choices)
 
-    def composed(overrides: Sequence[str]) -> Composed:
+    def _compose(self, overrides: Sequence[str]) -> Composed:
         parts = None
         with contextlib.suppress(HydraException, OmegaConfBaseException):  # if it is wrong as a whole, that is told
-            parts = in_parts(overrides)
-        return parts or whole(*overrides)
+            parts = self._in_parts(overrides)
+        return parts or self._whole(*overrides)
 
-    def check_as_others(group: str, keys: tuple[str, ...], overrides: Sequence[str]) -> None:
+    def _check_as_others(self, group: str, keys: tuple[str, ...], overrides: Sequence[str]) -> None:
         """Raises `UserError` unless each of `keys`, which the option chosen doesn't take, is one that another option of
         the group takes, with that value."""
         left, wrong = set(keys), []
-        for option in options.options_of(group):
-            if its := {key for key in left if option in options.taking(group, key)}:
+        for option in self._options.options_of(group):
+            if its := {key for key in left if option in self._options.taking(group, key)}:
                 try:
-                    checked(composed(_choosing(group, option, overrides)))
+                    checked(self._compose(_choosing(group, option, overrides)))
                     left -= its
                 except UserError as error:
                     wrong.append(error)
         if left:
-            raise wrong[0] if wrong else UserError(answers.unknown_key(f"{group}.{min(left)}", options))
-
-    sound: set[tuple[str, str]] = set()
-
-    def compose(overrides: Sequence[str]) -> Config:
-        found = composed(overrides)
-        for group, keys in _unread(found).items():
-            if (seen := (group, canonical(found.settings[group]))) not in sound:
-                check_as_others(group, keys, overrides)
-                sound.add(seen)
-        return checked(found)
-
-    return compose
+            raise wrong[0] if wrong else UserError(answers.unknown_key(f"{group}.{min(left)}", self._options))
 
 
 def told(master: DictConfig) -> list[str]:
