@@ -16,7 +16,8 @@ from src.measure.audit.promised import confirm
 from src.methods import convert
 from src.models.checkpoint import promise, promised, restore, save
 from src.models.promises import Broken, Ended, Promise, as_json, carried, compare, from_json, notes
-from src.pipeline import work
+from src.pipeline import stages, work
+from src.settings.check import UserError
 from src.settings.config import Config, Step
 from src.store.names import CHECKPOINT, PROMISES
 
@@ -209,3 +210,19 @@ def test_promises_are_the_same_after_a_way_through_json() -> None:
     promises = {"outer/conv": Promise(zeros=5, values=9), "top": Promise(distinct=1, bits=8, channels=4)}
     assert from_json(as_json(promises)) == promises
     assert as_json(promises) == '{"outer/conv":{"values":9,"zeros":5},"top":{"bits":8,"channels":4,"distinct":1}}'
+
+
+def test_the_plan_says_which_layer_gets_what_by_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model that this project builds as well: it is built for that."""
+    monkeypatch.chdir(tmp_path)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        ruled = default_composer()(["prune=p1", "prune.rules=[{layers:conv.*,final_sparsity:0.9}]"])
+        wrong = default_composer()(["prune=p1", "prune.rules=[{layers:conv9,final_sparsity:0.9}]"])
+    assert stages.check([ruled]) == (
+        "p1: Prunes conv2, conv3 from 0 % to 90 %; dense1 from 0 % to 50 %.",
+        "p1: The policy does not take conv1, so that no rule prunes them.",
+    )
+    with pytest.raises(
+        UserError, match=r"^prune\.rules\.layers=conv9: matches none of the layers conv1, conv2, conv3,"
+    ):
+        stages.check([wrong])

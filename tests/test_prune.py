@@ -206,9 +206,28 @@ def test_what_the_parent_promises_of_other_layers_is_held(task: Task, tmp_path: 
     only_conv = replace(PRUNING, layers=replace(PRUNING.layers, pattern="conv"))
     free, _ = pruned(before, only_conv, task, tmp_path)
     assert not zeros_of(free.get_layer("top"))[earlier].all(), "the fine-tuning revives what nobody holds"
-    held, _ = pruned(before, only_conv, replace(task, promises={"top": Promise(zeros=192)}), tmp_path)
+    promises = {"top": Promise(zeros=192), "conv": Promise(zeros=0)}
+    held, _ = pruned(before, only_conv, replace(task, promises=promises), tmp_path)
     assert zeros_of(held.get_layer("top"))[earlier].all()
     assert not np.array_equal(held.get_layer("top").get_weights()[0], before.get_layer("top").get_weights()[0])
+
+
+def test_promised_zeros_are_held_in_kernels_that_pruning_leaves_alone(task: Task, tmp_path: Path) -> None:
+    """TFMOT prunes the pointwise kernel of a separable convolution, and not the depthwise one."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(0)
+    parts = [layers.SeparableConv2D(8, 3, name="separable"), layers.Flatten(), layers.Dense(3, name="top")]
+    before = tf_keras.Sequential([layers.Input((8, 8, 1)), *parts])
+    zeros = made_sparse(before.get_layer("separable"), 0.5)
+    how = replace(PRUNING, layers=replace(PRUNING.layers, types=("SeparableConv2D",)))
+    free, _ = pruned(before, how, task, tmp_path)
+    assert not zeros_of(free.get_layer("separable"))[zeros].all()
+    held, trained = pruned(before, how, replace(task, promises={"separable": Promise(zeros=4)}), tmp_path)
+    assert zeros_of(held.get_layer("separable"))[zeros].all()
+    # 4 of 9 values of the depthwise kernel, and half of the 8 of the pointwise one.
+    assert trained.promises == {"separable": Promise(zeros=8)}
 
 
 def test_a_promise_that_fine_tuning_would_break_is_refused_before_training(task: Task, tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ WRONG = [
     ),
     # A policy that can't work.
     (["prune.layers.pattern='('"], "prune.layers.pattern: '(' is no regular expression"),
+    (["prune.rules=[{layers: '(', final_sparsity: 0.9}]"], "prune.rules.layers: '(' is no regular expression"),
+    (["prune.rules=[{layers:x,final:0.9}]"], "prune.rules.final: no such key; prune.rules takes layers, "),
     (["prune.layers.types=[Conv2d]"], "prune.layers.types=Conv2d: no layer with a kernel; did you mean Conv2D?"),
     # Interpolations.
     (["train.epochs=${nosuch}"], "train.epochs: Interpolation key 'nosuch' not found"),

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -82,7 +82,7 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     schedules = {path: distinct[of_layer] for path, of_layer in settings.items()}
     pruned = _wrapped(model, schedules)
     masks = Masks(pruned, schedules, steps)
-    held = _held(task.promises, schedules)
+    held = _held(task.promises)
     keep_from = min(config.epochs - 1, int(np.ceil(masks.last_update / steps * config.epochs)))
     started = time.perf_counter()
     history = optimise(
@@ -92,7 +92,7 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         jit_compile=config.jit_compile,
-        callbacks=[masks.hook, *([holding_zeros(pruned, held)] if held else [])],
+        callbacks=[masks.hook, holding_zeros(model, held)],  # `pruned` is made of the layers of `model`
         keep_best_from=keep_from,
     )
     fine_tuning = time.perf_counter() - started
@@ -108,15 +108,15 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     return _told(stripped, chosen, sparser, metrics, history)
 
 
-def _held(promises: Promises, pruned: Collection[str]) -> list[str]:
-    """The layers whose zeros only a promise holds. Raises `UserError` for a promise that fine-tuning breaks."""
+def _held(promises: Promises) -> list[str]:
+    """The layers of which zeros are promised. Raises `UserError` for a promise that fine-tuning breaks."""
     for path, promise in promises.items():
         if promise.distinct is not None:
             raise UserError(
                 f"prune: layer {path} promises at most {promise.distinct} distinct values in an output channel, and "
                 "fine-tuning moves them apart; takes a place in transforms before what promises that"
             )
-    return [path for path, promise in promises.items() if promise.zeros and path not in pruned]
+    return [path for path, promise in promises.items() if promise.zeros]
 
 
 def _told(

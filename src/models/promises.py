@@ -33,8 +33,7 @@ WORDS: Mapping[Name, str] = {
 
 @dataclass(frozen=True)
 class Promise:
-    """Of one layer. None promises nothing. Kernels are its weights of at least two dimensions but for
-    biases.
+    """Of one layer; None promises nothing. Its kernels are its weights of at least two dimensions, but for biases.
 
     `zeros`: at least so many values of its kernels are 0. `distinct`: each output channel of its kernels has at most
     so many different values. `bits`: the artifact stores each value of its kernels in at most so many bits; a
