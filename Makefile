@@ -5,15 +5,17 @@ EXTRAS ?= $(shell cat $(VENV)/extras 2>/dev/null || echo dev)
 BIN    := $(VENV)/bin
 ARGS   ?=
 comma  := ,
+# A file's tests stay together; tests/conftest.py says which files begin.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 STAMP  := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
 # The scripts in an environment name the folder that it was made in; the stamp does too. Not empty after `mv` or `cp -r`.
 MOVED  := $(shell [ ! -s '$(STAMP)' ] || [ "$$(cat '$(STAMP)')" -ef '$(VENV)' ] || echo moved)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep pick export verify test mutants lint format ui clean lock moved
+.PHONY: help setup sweep pick export verify test test-all mutants lint format ui clean lock moved
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv from the lock (EXTRAS=dev,gpu for CUDA; also joblib, ray, submitit, tfds, postgres, mutants)
 
@@ -36,7 +38,10 @@ verify: $(STAMP)  ## whether the latest sweep's numbers hold (ARGS="latency=true
 	$(BIN)/python -m src.verify $(ARGS)
 
 test: $(STAMP)  ## the tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-all: $(STAMP)  ## the tests, and then those that take minutes
+	$(PYTEST) $(ARGS); short=$$?; $(PYTEST) -m long $(ARGS) && exit $$short
 
 mutants: $(STAMP)  ## whether tests notice changes of the code that every number rests on (EXTRAS=dev,mutants)
 	$(BIN)/python -m benchmarks.mutants $(ARGS)

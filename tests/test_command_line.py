@@ -139,6 +139,7 @@ def test_help_shows_ones_own_options_too(mine: Path, place: Place) -> None:
 TINY = {"seconds": 1, "rounds": 3, "instances": 3, "operators": False}
 
 
+@pytest.mark.long
 def test_a_config_of_ones_own_is_what_workers_run(place: Place) -> None:
     folder = place.folder / "mine"
     sweeper = {"params": {"prune": ["none"], "quant": "none,f16"}}

@@ -7,11 +7,10 @@ import json
 import re
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import Place, environment
+from conftest import Place
 
 from src.store.artifacts import sha256
 from src.store.names import CHECKPOINT
@@ -30,14 +29,7 @@ def test_the_default_grid_is_the_twelve(twelve) -> None:
 
 def test_a_reader_that_goes_away_costs_the_table_and_nothing_else(place: Place) -> None:
     small = ("-m", "experiment=smoke", "quant=none,drq", "prune=none", "train.epochs=1", "benchmark.seconds=1")
-    sweep = subprocess.Popen(
-        [sys.executable, "-m", "src.run", *small],
-        cwd=place.folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    sweep = place.start(*small)
     assert sweep.stdout
     assert sweep.stderr
     sweep.stdout.close()

@@ -29,6 +29,12 @@ TINY = (
 )
 
 
+LAUNCHERS = [
+    pytest.param([], id="here"),
+    pytest.param(["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], id="joblib", marks=pytest.mark.long),
+]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def stopped() -> Iterator[None]:
     yield
@@ -181,7 +187,7 @@ def crash(config: Nothing, parent, task, checkpoint):
 """
 
 
-@pytest.mark.parametrize("options", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["here", "joblib"])
+@pytest.mark.parametrize("options", LAUNCHERS)
 def test_native_code_that_crashes_costs_one_stage(place: Place, options: list[str]) -> None:
     if options:
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="make setup EXTRAS=dev,joblib")
@@ -228,7 +234,7 @@ def test_paths_are_those_of_where_the_command_began(place: Place, mode: list[str
     assert [p.relative_to(place.folder) for p in place.folder.rglob("mlflow.db")] == [Path("mlruns/mlflow.db")]
 
 
-@pytest.mark.parametrize("options", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["here", "joblib"])
+@pytest.mark.parametrize("options", LAUNCHERS)
 def test_a_terminal_that_hangs_up_leaves_no_process_and_no_running_run(place: Place, options: list[str]) -> None:
     if options:
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="make setup EXTRAS=dev,joblib")
