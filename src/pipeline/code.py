@@ -21,15 +21,15 @@ INSTALLED = tuple({Path(path).resolve() for name, path in sysconfig.get_paths().
 def code_version(*modules: str) -> str:
     """A digest of what the modules do and of what they import: syntax trees without comments and docstrings.
 
-    Of packages that are installed, only those that `modules` are in are followed. `src.settings` is left out: the
-    settings themselves are in every key.
+    Of packages that are installed, only those that `modules` are in are followed. `src.settings` is left out, since the
+    settings themselves are in every key, and `src.console`, which only shows what is done.
     """
     named = {module.partition(".")[0] for module in modules}
     seen: dict[str, str] = {}
     todo = list(modules)
     while todo:
         name = todo.pop()
-        if name in seen or name.startswith("src.settings"):
+        if name in seen or name.startswith(("src.settings", "src.console")):
             continue
         package = name.partition(".")[0]
         file = _file(name) if package in named or _is_own(package) else None
