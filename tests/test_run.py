@@ -117,6 +117,7 @@ WRONG = [
     (["prune.layers.pattern='('"], "prune.layers.pattern: '(' is no regular expression"),
     (["prune.rules=[{layers: '(', final_sparsity: 0.9}]"], "prune.rules.layers: '(' is no regular expression"),
     (["prune.rules=[{layers:x,final:0.9}]"], "prune.rules.final: no such key; prune.rules takes layers, "),
+    (["prune.rules=[{layer:x}]"], "prune.rules.layer: no such key; prune.rules takes layers, initial_sparsity, "),
     (["prune.layers.types=[Conv2d]"], "prune.layers.types=Conv2d: no layer with a kernel; did you mean Conv2D?"),
     # Interpolations.
     (["train.epochs=${nosuch}"], "train.epochs: Interpolation key 'nosuch' not found"),

@@ -79,13 +79,15 @@ def _taken_for_numbers(value: Any, checked: Any, location: tuple[str, ...] = ())
 
 
 def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> str:
-    first = error.errors(include_url=False)[0]
+    # A key that is missing and one that is unknown are one key, misspelt.
+    errors = error.errors(include_url=False)
+    first = min(errors, key=lambda each: each["type"] in ("missing", "missing_argument"))
     location = [str(part) for part in first["loc"]]
     name = _name(key, location)
     match first["type"]:
         case "unexpected_keyword_argument":
             takes = ", ".join(_fields(schema, location[:-1]))
-            return f"{name}: no such key; {'.'.join([key, *location[:-1]])} takes {takes}"
+            return f"{name}: no such key; {_name(key, location[:-1])} takes {takes}"
         case "missing" | "missing_argument":
             return f"{name}: needs a value; takes {_takes(schema, location)}"
         case "value_error":
