@@ -31,14 +31,13 @@ def run(overrides: Sequence[Sequence[str]], compose: Compose, launcher: sweep.La
     variants = expand(overrides, compose)
     config = variants[0].config
     store = sweep.look(config)
-    planned = plan.make(variants, store, config.reuse)
-    sweep.check(planned)
+    planned = sweep.check(plan.make(variants, store, config.reuse), store)
     if config.plan:
         plan.show(planned, launcher.parallel, Terminal(soft_wrap=True))
         return None
     if launcher.here and planned.jobs:
         worker.start()  # it loads TensorFlow meanwhile
-    params = {"data": config.data.name, "variants": len(variants)}
+    params = {"data": config.data.name, "variants": len(planned.variants)}
     with sweep.open_sweep(config, store, launcher, command=application.command_line(), params=params) as opened:
         sweep.do(opened, planned)
         findings = sweep.close(opened)

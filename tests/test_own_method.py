@@ -1,5 +1,6 @@
 """A method of a user's own: a module outside `src` and config files in a folder of theirs, beside this project's."""
 
+import io
 import re
 import sys
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from rich.console import Console
 
 from src.cli.answers import in_one_line
 from src.cli.compose import CONF, options_of
 from src.pipeline.code import code_version
 from src.settings.check import UserError
+from src.sweep import plan
 from src.sweep.variant import Compose, Variant, expand
 
 PAGE = (ROOT / "docs/own_method.md").read_text(encoding="utf-8")
@@ -37,6 +40,8 @@ def write_method(folder: Path) -> None:
     (folder / "numbers_of_mine.py").write_text(NUMBERS, encoding="utf-8")
 
 
+REFUSES = re.search(r"^```python\n(def refuses.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
+WHY = "what is soft is not softened again"
 NUMBERS = """
 def softer(weight, strength):
     return weight * (1 - strength / 10)
@@ -135,22 +140,45 @@ TINY = ["train.epochs=1", "benchmark.seconds=1", "benchmark.rounds=3", "benchmar
 def test_a_sweep_of_ones_own_methods(place: Place) -> None:
     """In joblib's processes and their workers, as an option of `prune` and as a group of its own."""
     write_method(place.folder)
+    with (place.folder / "soften.py").open("a", encoding="utf-8") as module:
+        module.write(f"\n\n{REFUSES}")
     mine = ["--config-dir", "mine"]
     shown = place.run(*mine, "--help").stdout
     assert "  prune=none (default), magnitude, p1, p2, softer\n" in shown
     assert "  +soft=half, none\n" in shown
     assert "  soft=half:\n    strength: 0.5\n" in shown
-    told = [*mine, "experiment=both", "prune=softer", "soft=none,half", "quant=none", "soft.strength=0.3"]
+    told = [*mine, "experiment=both", "prune=none,softer", "soft=none,half", "quant=none", "soft.strength=0.3"]
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
     done = place.run("-m", *told, *joblib, *TINY, "benchmark.operators=false")
     assert done.returncode == 0, done.stderr
     variants = place.variants(place.newest_sweep())
-    assert set(variants) == {"none-none", "softer-none", "softer-half-none"}
+    assert set(variants) == {"none-none", "softer-none", "half-none"}
     assert place.stages() == ["half", "softer", "train"]
-    both = variants["softer-half-none"].params
-    assert (both["prune"], both["prune_strength"]) == ("softer", "0.5")
-    assert (both["soft"], both["soft_strength"]) == ("half", "0.3")
-    assert variants["softer-none"].params["soft"] == "none"
+    softer, half = variants["softer-none"].params, variants["half-none"].params
+    assert (softer["prune"], softer["prune_strength"], softer["soft"]) == ("softer", "0.5", "none")
+    assert (half["prune"], half["soft"], half["soft_strength"]) == ("none", "half", "0.3")
+    whole = place.store().json(place.newest_sweep().run_id, "comparison.json")
+    assert whole["conditions"]["left_out"] == [{"variant": "softer-half-none", "reason": WHY}]
+    assert f"left out: softer-half-none: {WHY}" in done.stderr
+
+
+def test_a_combination_that_makes_no_sense_is_left_out_of_a_grid_and_refused_alone(
+    compose: Compose, tmp_path: Path
+) -> None:
+    with (tmp_path / "soften.py").open("a", encoding="utf-8") as module:
+        module.write(f"\n\n{REFUSES}")
+    both = [
+        ["experiment=both", f"prune={p}", f"soft={s}", "quant=f16"] for p in ("p1", "softer") for s in ("none", "half")
+    ]
+    planned = plan.make(expand(both, compose), None, "all")
+    assert [v.label for v in planned.variants] == ["none-none", "p1-f16", "p1-half-f16", "softer-f16"]
+    assert plan.left_out(planned) == [f"left out: softer-half-f16: {WHY}"]
+    assert {job.variant.label for job in planned.jobs} == {v.label for v in planned.variants}
+    shown = io.StringIO()
+    plan.show(planned, 1, Console(file=shown, width=200))
+    assert f"left out: softer-half-f16: {WHY}\n" in shown.getvalue()
+    with pytest.raises(UserError, match=f"^softer-half-f16: {WHY}$"):
+        expand(both[-1:], compose)
 
 
 def test_the_commands_of_the_page_make_the_variants_that_it_names(compose: Compose) -> None:

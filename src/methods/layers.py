@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
 from src.models.checkpoint import kernels, leaves
-from src.settings.check import STRICT, UserError
+from src.settings.check import STRICT, Unfit, UserError
 
 if TYPE_CHECKING:
     import tf_keras
@@ -142,7 +142,7 @@ def choose(
                 sizes[path] = size
     if not sizes:
         rules = " that no rule spares" if spared else ""
-        raise UserError(
+        raise Unfit(
             f"{key}.layers: takes none of the layers {', '.join(layers)}{rules}: types {', '.join(policy.types)}, "
             f"pattern {policy.pattern!r}, at least {policy.min_share:.1%} of all parameters"
         )

@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
-def remembered(folder: Path | None, key: str, find: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
-    """What `find` gave when it was first asked with this key, lines of text; None for `folder` keeps nothing.
+def remembered(folder: Path | None, key: str, find: Callable[[], Any]) -> Any:
+    """What `find` gave when it was first asked with this key, JSON-able data; None for `folder` keeps nothing.
 
     What `find` raises is not kept: it may have been for another reason than the model.
     """
@@ -18,7 +19,7 @@ def remembered(folder: Path | None, key: str, find: Callable[[], tuple[str, ...]
         return find()
     file = folder / f"{key[:32]}.checked.json"
     with suppress(OSError, ValueError):  # not there, or damaged
-        return tuple(json.loads(file.read_text(encoding="utf-8")))
+        return json.loads(file.read_text(encoding="utf-8"))
     found = find()
     with suppress(OSError):  # a full disk, or a folder that may only be read
         folder.mkdir(parents=True, exist_ok=True)

@@ -155,9 +155,24 @@ def _measured(
     )
 
 
-def check(configs: Sequence[Config]) -> tuple[str, ...]:
+def refusal(config: Config) -> str | None:
+    """Why a step makes no sense after those before it, as the function `refuses` of its module says, where it has one;
+    None where all of them go together."""
+    before: list[Step] = []
+    for step in config.steps.values():
+        if not step.acts:
+            continue
+        refuses = getattr(importlib.import_module(step.module), "refuses", None)
+        if refuses and (why := refuses(step, tuple(before))):
+            return str(why)
+        before.append(step)
+    return None
+
+
+def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], dict[Step, str]]:
     """What is worth knowing before variants of one model and data are made, a line each: of the model, and of it under
-    each of their transforms. Raises `UserError` where the model can't take the images or tell their classes apart.
+    each of their transforms; and the transforms that don't fit the model, with the reason. Raises `UserError` where the
+    model can't take the images or tell their classes apart.
 
     A model that comes from elsewhere is built for that, or one whose layers have rules, unless one of the same content
     was before; of another that this project builds the settings are enough. No store is looked at.
@@ -174,7 +189,7 @@ def check(configs: Sequence[Config]) -> tuple[str, ...]:
     if not getattr(model.settings, "external", False) and not any(
         getattr(step.settings, "rules", ()) for step in transforms
     ):
-        return ()
+        return (), {}
     if look := getattr(importlib.import_module(model.module), "look", None):
         look(model.settings)
     asked = {
@@ -185,13 +200,14 @@ def check(configs: Sequence[Config]) -> tuple[str, ...]:
         "code": code_version("src.pipeline.work", model.module, *(step.module for step in transforms)),
     }
     try:
-        return checked.remembered(
+        said = checked.remembered(
             _cache(config.data),
             keys.digest(asked),
             functools.partial(worker.call, work.check, model, transforms, data.shape, len(data.classes)),
         )
     except OtherImages as error:
         raise UserError(f"{error}{remedy(error.takes, data.shape, config.data)}") from None
+    return tuple(said["notes"]), {transforms[place]: why for place, why in said["refused"]}
 
 
 def remedy(takes: tuple[int | None, ...], shape: tuple[int, int, int], data: Step) -> str:

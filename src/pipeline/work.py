@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from src.console.progress import at
 from src.data import dataset
@@ -18,6 +19,7 @@ from src.measure.probe import Asked
 from src.methods.task import Task, Trained
 from src.models import checkpoint, promises
 from src.models.promises import Promises
+from src.settings.check import Unfit
 from src.settings.config import Config, Step
 from src.settings.plain import plain
 from src.store.artifacts import sha256
@@ -52,19 +54,27 @@ def do(work: Work) -> Trained:
         return _artifact(work) if work.group == "quant" else _checkpoint(work)
 
 
-def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int], classes: int) -> tuple[str, ...]:
-    """Builds `model`, and gives what it and each transform have to say of it, a line each.
+def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int], classes: int) -> dict[str, list[Any]]:
+    """Builds `model`; gives as `notes` what it and each transform have to say of it, a line each, and as `refused` the
+    places of the transforms that don't fit it, each with the reason.
 
-    Raises `UserError` where it can't take images of `shape` or tell `classes` apart, or where a transform refuses it.
+    Raises `UserError` where it can't take images of `shape` or tell `classes` apart.
     """
+    said: dict[str, list[Any]] = {"notes": [], "refused": []}
     with backend.custom_objects(_custom_objects(model)):
         built = model.function(model.settings, shape, classes)
-        return tuple(
-            f"{step.name}: {note}" if step.group != "model" else note
-            for step in (model, *transforms)
-            if (notes := getattr(importlib.import_module(step.module), "notes", None))
-            for note in notes(step.settings, built)
-        )
+        said["notes"] += _notes(model, built)
+        for place, step in enumerate(transforms):
+            try:
+                said["notes"] += [f"{step.name}: {note}" for note in _notes(step, built)]
+            except Unfit as error:
+                said["refused"].append([place, str(error)])
+    return said
+
+
+def _notes(step: Step, built: Any) -> tuple[str, ...]:
+    notes = getattr(importlib.import_module(step.module), "notes", None)
+    return tuple(notes(step.settings, built)) if notes else ()
 
 
 def _custom_objects(model: Step) -> tuple[str, ...]:

@@ -29,6 +29,11 @@ class UserError(Told):
     """Something the user gave can't be used: one line that names it, what it got and what it takes. Exit code 2."""
 
 
+class Unfit(UserError):
+    """A step that makes no sense after the steps before it, or for the model. A grid leaves the variant out; asked for
+    alone it can't be made."""
+
+
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 

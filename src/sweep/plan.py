@@ -46,13 +46,15 @@ class Job:
 class Plan:
     """The variants, what of them is in the store already (by key), what was there but is damaged, and why, and the
     stages to do, a wave after another: all within a wave are independent, and each finds its parent done. `outdated`
-    counts variants of the store that are not used because other code or libraries have made them."""
+    counts variants of the store that are not used because other code or libraries have made them. `left_out` are the
+    variants that are refused."""
 
     variants: tuple[Variant, ...]
     done: Mapping[str, Record]
     damaged: tuple[tuple[Record, str], ...]
     waves: tuple[tuple[Job, ...], ...]
     outdated: int = 0
+    left_out: tuple[Variant, ...] = ()
 
     @property
     def jobs(self) -> list[Job]:
@@ -62,6 +64,8 @@ class Plan:
 def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
     """What is to be done, given what the store has, if there is one, and what of it may be used: `none`, `stages` or
     `all`. Nothing is written."""
+    left_out = tuple(v for v in variants if v.refused)
+    variants = [v for v in variants if not v.refused]
     checkpoints = {stage.key for v in variants for stage in v.chain[:-1]}
     done: dict[str, Record] = {}
     damaged: list[tuple[Record, str]] = []
@@ -94,7 +98,15 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
                 waves.append({})
             waves[depth].setdefault(stage.key, job(variant, stage))
     in_order = tuple(tuple(wave.values()) for wave in waves if wave)
-    return Plan(tuple(variants), done, tuple(damaged), in_order, outdated)
+    return Plan(tuple(variants), done, tuple(damaged), in_order, outdated, left_out)
+
+
+def left_out(plan: Plan) -> list[str]:
+    """What is not made, a line for each reason."""
+    names: dict[str, list[str]] = {}
+    for variant in plan.left_out:
+        names.setdefault(variant.refused or "", []).append(variant.label)
+    return [f"left out: {', '.join(labels)}: {why}" for why, labels in names.items()]
 
 
 def _outdated(variants: Sequence[Variant], store: Store) -> int:
@@ -160,6 +172,8 @@ def show(plan: Plan, parallel: int, console: Console) -> None:
     console.print(summary(plan, parallel), style="bold", highlight=False, markup=False, soft_wrap=True)
     if line := outdated(plan):
         console.print(line, highlight=False, markup=False)
+    for line in left_out(plan):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     needed = {stage.key: Job(variant, stage) for variant in plan.variants for stage in variant.chain}
     width = max(len(job.title) for job in needed.values())
     for number, wave in enumerate(plan.waves, start=1):

@@ -34,7 +34,7 @@ from src.store.faults import reason
 from src.store.store import Store, existing
 from src.sweep import plan
 from src.sweep.plan import Job, Plan
-from src.sweep.variant import Variant
+from src.sweep.variant import Variant, check_any_is_left
 from src.sweep.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ class Launcher:
 
 @dataclass
 class Opened:
-    """A sweep under way: where it is recorded, its variants so far, and what came of each stage, by its key."""
+    """A sweep under way: where it is recorded, its variants so far, what came of each stage, by its key, and the labels
+    of variants that are `left_out`, each with the reason."""
 
     config: Config
     store: Store
@@ -69,6 +70,7 @@ class Opened:
     launcher: Launcher
     variants: list[Variant] = field(default_factory=list)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     is_closed: bool = False
 
 
@@ -86,16 +88,29 @@ def look(config: Config) -> Store | None:
     return there
 
 
-def check(planned: Plan) -> None:
-    """Logs what is worth knowing of the data and of the model of each training, before any stage is done. Raises
-    `UserError` where a model does not fit its data."""
+def check(planned: Plan, store: Store | None) -> Plan:
+    """`planned` without the variants of which a transform doesn't fit the model, before any stage is done. Logs what is
+    worth knowing of the data and of the model of each training.
+
+    Raises `UserError` where a model does not fit its data, or where no variant is left that was asked for.
+    """
     for note in dict.fromkeys(note for variant in planned.variants for note in variant.notes):
         log.info("%s", note)
     configs: dict[str, list[Config]] = {}
     for job in planned.jobs:
         configs.setdefault(job.variant.chain[0].key, []).append(job.variant.config)
-    for note in dict.fromkeys(note for each in configs.values() for note in stages.check(each)):
+    said = {training: stages.check(each) for training, each in configs.items()}
+    for note in dict.fromkeys(note for notes, _ in said.values() for note in notes):
         log.warning("%s", note)
+    if not any(refused for _, refused in said.values()):
+        return planned
+    variants = list(planned.left_out)
+    for variant in planned.variants:
+        _, refused = said.get(variant.chain[0].key, ((), {}))
+        whys = [refused[step] for step in variant.config.transforms if step in refused]
+        variants.append(replace(variant, refused=whys[0]) if whys else variant)
+    check_any_is_left(variants)
+    return plan.make(variants, store, variants[0].config.reuse)
 
 
 @contextmanager
@@ -137,6 +152,9 @@ def do(opened: Opened, planned: Plan) -> dict[str, Outcome]:
     """Runs the waves of `planned`; gives what came of each of its variants, by the key of its stage. What the sweep has
     done before is not done again, whether it succeeded or failed."""
     log.info("%s: %s", opened.name, plan.summary(planned, opened.launcher.parallel))
+    for line in plan.left_out(planned):
+        log.info("%s", line)
+    opened.left_out |= {variant.label: variant.refused or "" for variant in planned.left_out}
     if line := plan.outdated(planned):
         log.info("%s", line)
     for damaged, why in planned.damaged:
@@ -170,7 +188,7 @@ def close(opened: Opened) -> Findings:
     configs: dict[str, Config] = {}
     for variant in opened.variants:
         configs.setdefault(variant.training, variant.config)
-    findings = closing.close(results, configs, opened.store, opened.parent)
+    findings = closing.close(results, configs, opened.store, opened.parent, list(opened.left_out.items()))
     opened.store.end(opened.parent, "FAILED" if findings.failed else "FINISHED")
     opened.is_closed = True
     return findings

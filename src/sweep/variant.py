@@ -19,7 +19,8 @@ Compose = Callable[[Sequence[str]], Config]
 class Variant:
     """One variant of a sweep. `overrides` is what composes its config; `training` says which of the sweep's trainings
     it is made from, and is empty where there is one only; `own` are the overrides in which it differs from others that
-    would have its name; `train_images`, `image_shape` and `notes` are of its data."""
+    would have its name; `train_images`, `image_shape` and `notes` are of its data. `refused` is why its steps make no
+    sense together or for its model, so that it is not made. What is there as a baseline only was not `asked` for."""
 
     name: str
     training: str
@@ -30,6 +31,8 @@ class Variant:
     image_shape: tuple[int, int, int]
     notes: tuple[str, ...]
     own: tuple[str, ...] = ()
+    refused: str | None = None
+    asked: bool = True
 
     @property
     def stage(self) -> Stage:
@@ -54,6 +57,7 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose, before: Sequenc
     _check_audits([config.audit for _, config in composed])
     groups = {step.group for _, config in composed for step in (*config.transforms, config.quant)}
     found: dict[str, Variant] = {}
+    asked: set[str] = set()
     baselines: dict[str, str] = {}
     for own, config in composed:
         variant = _variant(own, config)
@@ -65,10 +69,20 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose, before: Sequenc
             baselines[training] = baseline.stage.key
             found[baseline.stage.key] = baseline
         found.setdefault(variant.stage.key, variant)
-    variants = list(found.values())
+        asked.add(variant.stage.key)
+    variants = [replace(v, asked=key in asked) for key, v in found.items()]
     order = {key: i for i, key in enumerate(baselines)}
     variants.sort(key=lambda v: order[v.chain[0].key])
-    return _named(variants, before, groups)
+    named = _named(variants, before, groups)
+    check_any_is_left(named)
+    return named
+
+
+def check_any_is_left(variants: Sequence[Variant]) -> None:
+    """Raises `UserError` where all that was asked for is refused, or a baseline that others need."""
+    refused = [v for v in variants if v.refused and (v.is_baseline or all(o.refused for o in variants if o.asked))]
+    if refused:
+        raise UserError(f"{refused[0].label}: {refused[0].refused}")
 
 
 def _check_audits(audits: Sequence[Audit]) -> None:
@@ -82,7 +96,8 @@ def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
     data = dataset(config)
     chain = stages.chain(config, data)
     overrides = tuple(o for o in overrides if _acts(o, config))
-    return Variant(config.name, "", overrides, config, chain, len(data.train), data.shape, data.notes)
+    of_data = (len(data.train), data.shape, data.notes)
+    return Variant(config.name, "", overrides, config, chain, *of_data, refused=stages.refusal(config))
 
 
 def _doing_nothing(group: str, overrides: Sequence[str]) -> str:

@@ -84,19 +84,19 @@ def test_nothing_is_said_against_a_keras_model(tmp_path: Path) -> None:
 def test_what_was_found_is_found_once_and_what_is_damaged_again(tmp_path: Path) -> None:
     asked = []
 
-    def find() -> tuple[str, ...]:
+    def find() -> list[str]:
         asked.append(1)
-        return ("größer", "second")
+        return ["größer", "second"]
 
     folder = tmp_path / "cache"
     for _ in range(2):
-        assert checked.remembered(folder, "a" * 64, find) == ("größer", "second")
+        assert checked.remembered(folder, "a" * 64, find) == ["größer", "second"]
     assert len(asked) == 1
     checked.remembered(folder, "b" * 64, find)
     assert len(asked) == 2
     for file in folder.iterdir():
         file.write_text("[")
-    assert checked.remembered(folder, "a" * 64, find) == ("größer", "second")
+    assert checked.remembered(folder, "a" * 64, find) == ["größer", "second"]
     assert len(asked) == 3
     checked.remembered(None, "a" * 64, find)
     (tmp_path / "file").touch()
@@ -140,8 +140,8 @@ def test_a_plan_names_frozen_layers_that_are_pruned_and_the_second_is_told_from_
     said = "p1: Pruned though frozen, so that no fine-tuning can make up for it: base/conv."
     assert said in " ".join(first.stderr.split())
     (file,) = (folder / "mlruns/cache").glob("*.checked.json")
-    assert json.loads(file.read_text(encoding="utf-8")) == [said]
-    file.write_text('["from the cache"]', encoding="utf-8")
+    assert json.loads(file.read_text(encoding="utf-8")) == {"notes": [said], "refused": []}
+    file.write_text('{"notes": ["from the cache"], "refused": []}', encoding="utf-8")
     second = place.run(*PLAN, "model.path=ten.h5", PRUNES_FIRST)
     assert "from the cache" in second.stderr
     assert "loading TensorFlow" not in second.stderr
@@ -163,3 +163,19 @@ def test_a_plan_refuses_what_the_run_would(path: str, said: str, of_ten: tuple[P
     assert done.stderr.splitlines()[-1].startswith(said)
     assert ("loading TensorFlow" in done.stderr) == (path != "text.keras")
     assert "Traceback" not in done.stderr
+
+
+def test_a_policy_that_takes_no_layer_of_the_model_is_left_out_of_a_grid_and_refused_alone(
+    of_ten: tuple[Place, Path],
+) -> None:
+    place, _ = of_ten
+    nothing = ("model.path=ten.h5", "prune.layers.pattern=nothing")
+    grid = place.run(*PLAN, *nothing)
+    assert grid.returncode == 0, grid.stderr
+    left_out = "left out: p1-none: prune.layers: takes none of the layers base/conv, dense, scores: "
+    assert left_out in " ".join(grid.stdout.split())
+    assert "1 variant; to make: dense; to convert and evaluate: 1" in " ".join(grid.stdout.split())
+    alone = place.run(*PLAN, *nothing, "prune=p1")
+    assert alone.returncode == 2
+    said = "error: p1-none: prune.layers: takes none of the layers "
+    assert alone.stderr.splitlines()[-1].startswith(said)
