@@ -113,6 +113,19 @@ def test_settings_that_a_scheme_does_not_use_do_not_make_another_variant(compose
     ]
 
 
+def test_what_a_sweep_does_later_has_names_and_labels_of_its_own(compose: Compose) -> None:
+    first = expand([["quant=fiq", "quant.representative_images=10"]], compose)
+    assert [v.label for v in first] == ["none-none", "none-fiq"]
+    second = expand([["quant=fiq"], ["quant=drq"]], compose, first)
+    assert [v.label for v in second] == ["none-none", "none-fiq 2", "none-drq"], "no override tells it from the first"
+    assert second[0] is first[0], "the baseline is the one that the sweep has"
+    before = (*first, *second[1:])
+    again = expand([["quant=drq"], ["quant=drq", "train.epochs=2"]], compose, before)
+    label = "train.epochs=2"
+    assert [v.label for v in again] == ["none-none", "none-drq", f"{label} none-none", f"{label} none-drq"]
+    assert again[1] is second[2]
+
+
 # --- What is in a key --------------------------------------------------------------------------------------------
 
 ACCURACY = ["accuracy.train", "accuracy.validation", "accuracy.test"]
