@@ -180,6 +180,30 @@ def test_a_job_is_told_apart_from_its_settings(composed: Callable[..., Any]) -> 
     assert "sweep" not in config
 
 
+@pytest.mark.parametrize(
+    ("typed", "for_hydra"),
+    [
+        # Of a config that is shown, what the option chosen does not take is left out.
+        ("prune.epochs=3 quant.representative_images=7 --cfg job", "--cfg job"),
+        ("prune=p1 prune.epochs=3 --cfg job", "prune=p1 prune.epochs=3 --cfg job"),
+        # Else Hydra, which would refuse it, is made to take it: some variant may have it.
+        ("prune=none,p1 prune.epochs=3 -m", "prune=none,p1 ++prune.epochs=3 -m"),
+        ("prune={epochs: 3}", "++prune={epochs: 3}"),
+        ("prune.layers.pattern=x train=none train.epochs=2", "++prune.layers.pattern=x train=none ++train.epochs=2"),
+        # What no option of the group takes is for Hydra to refuse, and so is what only other data or models take.
+        ("prune.epoch=3", "prune.epoch=3"),
+        ("data.channels=1 model.alpha=0.5", "data.channels=1 model.alpha=0.5"),
+    ],
+)
+def test_hydra_is_told_what_some_option_of_the_group_takes(typed: str, for_hydra: str) -> None:
+    words = re.findall(r"\S+?=\{.*?\}|\S+", typed)
+    line = Line(words)
+    line.check()
+    assert " ".join(line.for_hydra(words)) == for_hydra
+    typed_again = [line.bare(word) for word in line.for_hydra(words)]
+    assert typed_again == [word for word in words if word in typed_again], "names hold what was typed"
+
+
 # --- Options stand anywhere, and the advice works ----------------------------------------------------------------
 
 

@@ -88,9 +88,12 @@ def test_a_group_that_does_nothing_changes_no_name_and_no_key(compose: Compose, 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
         after = expand(overrides, default_composer())
+        told = expand([[*each, "more.epochs=3"] for each in overrides], default_composer())
         (_, acting) = expand([["prune=p1", "more=magnitude", "quant=fiq"]], default_composer())
     assert [variant.name for variant in before] == ["none-none", "none-fiq", "p1-none", "p1-fiq"]
-    assert [(v.name, v.stage.key) for v in after] == [(v.name, v.stage.key) for v in before]
+    for variants in (after, told):
+        assert [(v.name, v.stage.key) for v in variants] == [(v.name, v.stage.key) for v in before]
+    assert told[0].notes == ("more.epochs=3: makes no difference, since no option chosen here takes it",)
     assert acting.name == "p1-magnitude-fiq"
 
 

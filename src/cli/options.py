@@ -10,7 +10,6 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,14 +26,14 @@ class Options:
     def __init__(self, loader: ConfigLoaderImpl, config_name: str, places: Sequence[str]) -> None:
         self.loader, self.config_name = loader, config_name
         self.places = [place for place in places if place.startswith("hydra.searchpath=")]
-        self._whole = functools.cache(self._compose)
+        self._whole, self._options = functools.cache(self._compose), functools.cache(self._list)
 
     def groups(self) -> list[str]:
         return [group for group in self.loader.list_groups("") if group != "hydra"]
 
     def options_of(self, group: str) -> list[str]:
         """Empty where `group` is none."""
-        return self.loader.get_group_options(group, config_name=self.config_name, overrides=self.places)
+        return self._options(group)
 
     def option(self, group: str, option: str) -> DictConfig:
         """What the file of an option says itself."""
@@ -51,10 +50,8 @@ class Options:
     def forced(self, argument: str) -> str:
         """`argument` as Hydra accepts it whatever option is chosen, if it is an override of what some option of its
         group takes; else as it is."""
-        (override,) = OverridesParser.create().parse_overrides([argument])
-        group, paths = keys(override)
-        told_how = override.is_add() or override.is_force_add() or override.is_delete()
-        if told_how or not paths or group in OTHERS:
+        group, paths = keys(argument)
+        if argument[:1] in "+~" or not paths or group in OTHERS:
             return argument
         return f"++{argument}" if all(any(self.taking(group, path)) for path in paths) else argument
 
@@ -80,10 +77,13 @@ class Options:
         return told
 
     def _in_files(self, argument: str, choices: Mapping[str, str]) -> bool:
-        (override,) = OverridesParser.create().parse_overrides([argument])
-        group, paths = keys(override)
+        group, paths = keys(argument)
         option = choices.get(group, "")
-        return option not in self.options_of(group) or all(_has(self._whole(group, option), path) for path in paths)
+        return (
+            not paths
+            or option not in self.options_of(group)
+            or all(_has(self._whole(group, option), path) for path in paths)
+        )
 
     def _takes(self, group: str, option: str, path: str) -> bool:
         raw = self._whole(group, option)
@@ -107,16 +107,24 @@ class Options:
             raw = raw.get(part) if isinstance(raw, Mapping) else None
         return raw if isinstance(raw, Mapping) else {}
 
+    def _list(self, group: str) -> list[str]:
+        return self.loader.get_group_options(group, config_name=self.config_name, overrides=self.places)
+
     def _places_in_the_config(self) -> list[str]:
         loaded = self.loader.repository.load_config(self.config_name)
         places: Any = OmegaConf.select(loaded.config, "hydra.searchpath") if loaded else None
         return [f"hydra.searchpath={json.dumps(list(places))}"] if places else []
 
 
-def keys(override: Override) -> tuple[str, list[str]]:
+@functools.cache
+def keys(argument: str) -> tuple[str, list[str]]:
     """The group that an override is of, and which of its keys it sets: `prune` and `layers.types` of
     `prune.layers.types=[Dense]` as of `prune={layers: {types: [Dense]}}`. No keys where it chooses an option."""
-    group, _, path = override.key_or_group.partition(".")
+    key, _, text = argument.partition("=")
+    group, _, path = key.lstrip("+~").partition(".")
+    if not text.startswith("{"):
+        return group, [path] if path else []
+    (override,) = OverridesParser.create().parse_overrides([argument])
     value = None if override.is_sweep_override() else override.value()
     if isinstance(value, dict) and value:
         return group, [".".join(filter(None, [path, inside])) for inside in _paths(value)]

@@ -37,6 +37,11 @@ class Unfit(UserError):
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
+@functools.cache
+def _schema(expected: Any) -> Mapping[str, Any]:
+    return _adapter(expected).json_schema()
+
+
 def check(expected: Any, value: Any, key: str) -> Any:
     """`value` as `expected` (a type or a schema of this module); `key`, which may be empty, names it in the error.
 
@@ -46,20 +51,20 @@ def check(expected: Any, value: Any, key: str) -> Any:
     try:
         checked = adapter.validate_python(value)
     except ValidationError as error:
-        raise UserError(_one_line(error, adapter.json_schema(), key)) from None
+        raise UserError(_one_line(error, _schema(expected), key)) from None
     for location, truth in _taken_for_numbers(value, checked):
-        raise UserError(_takes_other(truth, adapter.json_schema(), key, location))
+        raise UserError(_takes_other(truth, _schema(expected), key, location))
     return checked
 
 
 def names(expected: Any) -> list[str]:
     """What the settings of a schema are called."""
-    return _fields(_adapter(expected).json_schema(), ())
+    return _fields(_schema(expected), ())
 
 
 def knows(expected: Any, path: Sequence[str]) -> bool:
     """Whether a schema has a setting of this name, or of these names one inside the other."""
-    schema = _adapter(expected).json_schema()
+    schema = _schema(expected)
     nodes = [_node(schema, ())]
     for part in path:
         inside = [n.get("properties", {}).get(part) or n.get("additionalProperties") for n in nodes]

@@ -71,6 +71,7 @@ def expand(overrides: Sequence[Sequence[str]], compose: Compose, before: Sequenc
         found.setdefault(variant.stage.key, variant)
         asked.add(variant.stage.key)
     variants = [replace(v, asked=key in asked) for key, v in found.items()]
+    variants[0] = replace(variants[0], notes=(*variants[0].notes, *_without_effect(composed)))
     order = {key: i for i, key in enumerate(baselines)}
     variants.sort(key=lambda v: order[v.chain[0].key])
     named = _named(variants, before, groups)
@@ -109,6 +110,13 @@ def _acts(override: str, config: Config) -> bool:
     """False of an override that is for other options of its group than the one that `config` has."""
     group, *path = override.partition("=")[0].lstrip("+~").split(".")
     return not path or group not in config.steps or config.steps[group].takes(path)
+
+
+def _without_effect(composed: Sequence[tuple[tuple[str, ...], Config]]) -> list[str]:
+    """A note on each override that is for none of the options that these configs have."""
+    acting = {o for overrides, config in composed for o in overrides if _acts(o, config)}
+    idle = dict.fromkeys(o for overrides, _ in composed for o in overrides if o not in acting)
+    return [f"{override}: makes no difference, since no option chosen here takes it" for override in idle]
 
 
 def group_of(override: str) -> str:
