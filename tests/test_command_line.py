@@ -326,17 +326,11 @@ def test_the_config_of_a_sweep_without_lists_is_shown(place: Place) -> None:
 
 @pytest.mark.parametrize("module", ["run", "pick", "verify", "compare", "export", "benchmark"])
 def test_a_reader_that_goes_away_is_no_error(place: Place, module: str) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"src.{module}", "--help"],
-        cwd=place.folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = place.start("--help", module=f"src.{module}")
     assert process.stdout
     process.stdout.close()
     assert process.stderr
-    assert process.stderr.read() == b""
+    assert process.stderr.read() == ""
     assert process.wait() == 0
 
 

@@ -283,9 +283,10 @@ def test_a_full_disk_fails_with_one_line_and_the_sweep_goes_on_when_there_is_roo
     ("extra", "options"),
     [
         ("joblib", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
-        pytest.param("submitit", ["hydra/launcher=submitit_local"], marks=pytest.mark.long),
+        ("submitit", ["hydra/launcher=submitit_local"]),
     ],
 )
+@pytest.mark.long
 def test_two_workers_leave_the_same_bytes_as_one(
     place: Place, undisturbed: tuple[Place, dict[str, str]], extra: str, options: list[str]
 ) -> None:
