@@ -117,7 +117,7 @@ absl.logging.PythonHandler.close = logging.Handler.close
 
 
 # The files whose tests take longest: they begin first, so that at the end no process of pytest has one left alone.
-LONGEST = ("test_faults", "test_ship", "test_sweep", "test_worker")
+LONGEST = ("test_faults", "test_sweep", "test_saved", "test_worker", "test_terminal", "test_ship", "test_run")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -110,6 +110,7 @@ def serve(requests: socket.socket) -> None:
         importlib.import_module(name)
     gc.freeze()
     signal.signal(signal.SIGCHLD, _reap)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
     while True:
         request, ends, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 3)
         if not request:
