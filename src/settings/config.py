@@ -24,8 +24,8 @@ class Step:
     group: str
     name: str
     target: str
-    settings: Any
-    recorded: tuple[tuple[str, Any], ...] = ()
+    settings: Any = field(hash=False)  # a user's own need have no hash
+    recorded: tuple[tuple[str, Any], ...] = field(default=(), hash=False)
 
     @property
     def acts(self) -> bool:
