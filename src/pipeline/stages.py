@@ -169,7 +169,7 @@ def refusal(config: Config) -> str | None:
     return None
 
 
-def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], dict[Step, str]]:
+def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, str]]]:
     """What is worth knowing before variants of one model and data are made, a line each: of the model, and of it under
     each of their transforms; and the transforms that don't fit the model, with the reason. Raises `UserError` where the
     model can't take the images or tell their classes apart.
@@ -185,11 +185,14 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], dict[Step, str]]:
             raise UserError(
                 f"model.preprocess.{name}={list(values)}: takes one number or {data.shape[2]}, one for each channel"
             )
-    transforms = tuple(dict.fromkeys(step for each in configs for step in each.transforms if step.acts))
+    transforms: list[Step] = []  # settings of a user's own may have no hash
+    for step in (step for each in configs for step in each.transforms):
+        if step.acts and step not in transforms:
+            transforms.append(step)
     if not getattr(model.settings, "external", False) and not any(
         getattr(step.settings, "rules", ()) for step in transforms
     ):
-        return (), {}
+        return (), []
     if look := getattr(importlib.import_module(model.module), "look", None):
         look(model.settings)
     asked = {
@@ -203,11 +206,11 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], dict[Step, str]]:
         said = checked.remembered(
             _cache(config.data),
             keys.digest(asked),
-            functools.partial(worker.call, work.check, model, transforms, data.shape, len(data.classes)),
+            functools.partial(worker.call, work.check, model, tuple(transforms), data.shape, len(data.classes)),
         )
     except OtherImages as error:
         raise UserError(f"{error}{remedy(error.takes, data.shape, config.data)}") from None
-    return tuple(said["notes"]), {transforms[place]: why for place, why in said["refused"]}
+    return tuple(said["notes"]), [(transforms[place], why) for place, why in said["refused"]]
 
 
 def remedy(takes: tuple[int | None, ...], shape: tuple[int, int, int], data: Step) -> str:

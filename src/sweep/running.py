@@ -106,8 +106,8 @@ def check(planned: Plan, store: Store | None) -> Plan:
         return planned
     variants = list(planned.left_out)
     for variant in planned.variants:
-        _, refused = said.get(variant.chain[0].key, ((), {}))
-        whys = [refused[step] for step in variant.config.transforms if step in refused]
+        _, refused = said.get(variant.chain[0].key, ((), []))
+        whys = [why for step, why in refused if step in variant.config.transforms]
         variants.append(replace(variant, refused=whys[0]) if whys else variant)
     check_any_is_left(variants)
     return plan.make(variants, store, variants[0].config.reuse)
