@@ -1,5 +1,6 @@
 """From a sweep to what leaves the house: pick, register, serve, export, verify, compare across sweeps."""
 
+import ast
 import base64
 import json
 import os
@@ -12,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +295,22 @@ def test_the_logged_model_carries_the_modules_that_it_needs_and_no_others() -> N
     assert {"results/serving.py", "measure/inference.py", "measure/targets/litert.py", "data/decode.py"} <= names
     assert "__init__.py" in names
     assert not {"store/store.py", "pipeline/stages.py", "methods/train.py", "run.py"} & names
+
+
+def test_the_logged_model_requires_the_packages_that_its_modules_import() -> None:
+    imported = set()
+    for file in serving.carried("src.results.serving"):
+        for node in ast.parse(file.read_text()).body:  # what a function imports is not needed to serve
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    packages = imported - sys.stdlib_module_names - {"src"}
+    provided = metadata.packages_distributions()
+    assert {name for package in packages for name in provided[package]} <= {
+        *serving.REQUIREMENTS,
+        "pydantic_core",
+    }  # which pydantic brings
 
 
 # --- Verifying -------------------------------------------------------------------------------------------------

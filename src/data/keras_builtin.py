@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass as schema
 
 from src.data import Dataset, from_arrays
 from src.data.decode import Resize, resize
-from src.machine import backend
+from src.machine import backend, output
 from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError
 
 # As Keras's documentation has them; the others have digits, or names that the loader does not tell.
@@ -39,7 +39,7 @@ def load(config: KerasBuiltin) -> Dataset:
     key = f"data.name={config.name}"
     home = os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras"))
     backend.prepare()
-    with backend.quiet():
+    with output.quiet():
         import tf_keras
 
     timeout = socket.getdefaulttimeout()

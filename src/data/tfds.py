@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass as schema
 
 from src.data import Dataset, from_arrays, shown
 from src.data.decode import Resize, resize
-from src.machine import backend
+from src.machine import backend, output
 from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError
 
 
@@ -49,7 +49,7 @@ def load(config: Tfds) -> Dataset:
     if importlib.util.find_spec("tensorflow_datasets") is None:
         raise UserError("data=tfds: needs the package tensorflow-datasets; make setup EXTRAS=dev,tfds installs it")
     backend.prepare()
-    with backend.quiet():
+    with output.quiet():
         import tensorflow_datasets
     directory = os.path.expanduser(config.dir) if config.dir else None
     try:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass as schema
 
 from src.data import preprocess
-from src.machine.backend import quiet
+from src.machine.output import quiet
 from src.methods.task import Task
 from src.models.checkpoint import restore
 from src.settings.check import STRICT, Count

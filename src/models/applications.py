@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as schema
 
-from src.machine.backend import quiet
+from src.machine.output import quiet
 from src.models import Architecture
 from src.settings.check import STRICT, UserError
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
-from src.machine.backend import quiet
+from src.machine.output import quiet
 from src.models import Architecture, formats, keras3
 from src.models.checkpoint import restore
 from src.models.formats import FORMATS

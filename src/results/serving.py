@@ -20,7 +20,7 @@ from src.settings.check import UserError, check
 from src.settings.sections import Preprocess
 
 ROOT = Path(__file__).resolve().parents[1]
-REQUIREMENTS = ("ai-edge-litert", "numpy", "pillow", "pydantic", "scipy", "simplejpeg")
+REQUIREMENTS = ("ai-edge-litert", "numpy", "pillow", "pydantic", "simplejpeg")
 MODEL, PREPROCESSING = "model.tflite", "preprocessing.json"
 SCORES = 5  # classes per image, the most probable first
 

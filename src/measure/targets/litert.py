@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import interpreter as litert
 
-from src.machine.backend import quiet
+from src.machine.output import quiet
 from src.measure.targets import Port, Target
 from src.settings.check import UserError
 
