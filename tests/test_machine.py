@@ -110,7 +110,7 @@ def test_the_benchmark_runs_without_what_a_mac_lacks_and_says_what_it_could_not_
 
 def test_only_one_module_asks_the_system_and_the_others_ask_that() -> None:
     """A call that a Mac lacks is found here, in whichever command it is; in two places it is looked for first."""
-    guarded = {"src/machine/system.py", "src/measure/targets/child.py", "src/data/cache.py"}
+    guarded = {"src/machine/system.py", "src/measure/targets/child.py", "src/data/files.py"}
     linux_only = re.compile(r"/proc\b|/sys/|\bsched_|getloadavg|\bprctl\b|\bpidfd_|\bmemfd_|\bos\.fork\b|ru_maxrss")
     found = {
         str(file.relative_to(ROOT))
