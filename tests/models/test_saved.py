@@ -13,7 +13,7 @@ from PIL import Image
 
 from src.data import preprocess
 from src.machine import backend
-from src.methods import prune
+from src.methods.layers import Layers, choose
 from src.models import checkpoint, saved
 from src.models.head import gives_logits
 from src.models.saved import Saved
@@ -151,8 +151,9 @@ def test_every_format_gives_the_scores_that_keras_gave(
     model = checkpoint.restore(tmp_path / "model.h5")
     np.testing.assert_allclose(model(preprocess(images, OWN)).numpy(), scores, atol=1e-4)
     assert gives_logits(model)
-    policy = prune.Layers(types=("Conv2D", "SeparableConv2D", "Dense"), spare_first_convolution=False)
-    assert [path.count("/") for path in prune.choose(model, policy).layers] == [0, 1], "the nested model is reached"
+    policy = Layers(types=("Conv2D", "SeparableConv2D", "Dense"), spare_first_convolution=False)
+    chosen = choose(model, policy, checkpoint.kernels, "prune")
+    assert [path.count("/") for path in chosen.layers] == [0, 1], "the nested model is reached"
 
 
 def test_the_key_follows_the_content_and_not_the_path(tmp_path: Path) -> None:
