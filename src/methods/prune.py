@@ -11,13 +11,14 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
+from src.methods.fitting import Fitting
 from src.methods.layers import Chosen, Layers, Rule, choose, first_matches, holding_zeros, ruled, some, with_kernels
 from src.methods.masks import Masks
 from src.methods.task import Task, Trained
 from src.methods.train import optimise
 from src.models.checkpoint import leaves, restore, save, show
 from src.models.promises import Promise, Promises
-from src.settings.check import STRICT, Count, Positive, Share, UserError
+from src.settings.check import STRICT, Count, Share, UserError
 
 if TYPE_CHECKING:
     import tf_keras
@@ -33,8 +34,8 @@ class SparsityRule(Rule):
     final_sparsity: Share | None = None
 
 
-@schema(frozen=True, config=STRICT)
-class MagnitudePruning:
+@schema(frozen=True, config=STRICT, kw_only=True)
+class MagnitudePruning(Fitting):
     """A TFMOT schedule over the steps of a fine-tuning, on the layers that the policy takes."""
 
     schedule: Literal["polynomial", "constant"]
@@ -43,14 +44,11 @@ class MagnitudePruning:
     begin: Annotated[float, Field(ge=0, le=1)]
     end: Annotated[float, Field(ge=0, le=1)]
     frequency: Count
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
     layers: Layers
     rules: tuple[SparsityRule, ...] = ()
-    jit_compile: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.end < self.begin:
             raise ValueError(f"end={self.end} lies before begin={self.begin}; takes a number from begin to 1")
 
@@ -88,10 +86,7 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     history = optimise(
         pruned,
         task,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        jit_compile=config.jit_compile,
+        config,
         callbacks=[masks.hook, holding_zeros(model, held)],  # `pruned` is made of the layers of `model`
         keep_best_from=keep_from,
     )

@@ -13,10 +13,11 @@ from pydantic.dataclasses import dataclass as schema
 from src.console.progress import Progress
 from src.data import Split, preprocess
 from src.methods import gradients
+from src.methods.fitting import Fitting, optimizer
 from src.methods.task import Task, Trained
 from src.models.checkpoint import save
 from src.models.head import check_classes, gives_logits
-from src.settings.check import STRICT, Count, Positive, UserError
+from src.settings.check import STRICT, UserError
 from src.settings.sections import Augment, Preprocess
 
 if TYPE_CHECKING:
@@ -32,13 +33,8 @@ class Untrained:
 
 
 @schema(frozen=True, config=STRICT)
-class Train:
-    """Training of the dense baseline with Adam; the weights of the best validation accuracy are kept."""
-
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
-    jit_compile: bool = False
+class Train(Fitting):
+    """Training of the dense baseline; the weights of the best validation accuracy are kept."""
 
 
 def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
@@ -47,14 +43,7 @@ def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkp
 
     tf_keras.utils.set_random_seed(task.seed)
     model = build()
-    history = optimise(
-        model,
-        task,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        jit_compile=config.jit_compile,
-    )
+    history = optimise(model, task, config)
     save(model, checkpoint)
     best = max(history, key=lambda epoch: epoch["validation_accuracy"])
     return Trained({"validation_accuracy": best["validation_accuracy"], "epoch": best["epoch"]}, history)
@@ -90,15 +79,11 @@ def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, 
 def optimise(
     model: "tf_keras.Model",
     task: Task,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    jit_compile: bool,
+    config: Fitting,
     callbacks: Sequence["tf_keras.callbacks.Callback"] = (),
     keep_best_from: int = 0,
 ) -> tuple[dict[str, float], ...]:
-    """Adam with a cosine decay to 0; leaves `model` with the weights of its best epoch by validation accuracy.
+    """Fits `model` to the training images; leaves `model` with the weights of its best epoch by validation accuracy.
 
     Only epochs from `keep_best_from` (0-based) on count as best: a pruning schedule has to end before. Returns the
     metrics of each epoch. All batches have one size, since XLA compiles anew for another. The images that are left over
@@ -107,24 +92,24 @@ def optimise(
     With XLA or without, one seed gives the same bytes on one machine. `enable_op_determinism` is neither needed nor
     possible with XLA: TensorFlow 2.21 then refuses the gradient of max pooling.
     """
-    import tf_keras
+    import tf_keras as keras
 
     gradients.avoid_crash()
     check_classes(model, len(task.dataset.classes))
     logits = gives_logits(model, task.logits)
-    batch_size = min(batch_size, len(task.dataset.train))
+    batch_size = min(config.batch_size, len(task.dataset.train))
     steps = len(task.dataset.train) // batch_size
     model.compile(
-        tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)),
-        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
+        optimizer(config, keras, steps),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
         metrics=["accuracy"],
-        jit_compile=jit_compile,
+        jit_compile=config.jit_compile,
     )
-    validation = _Validation(model, task, batch_size, steps, epochs, jit_compile, keep_best_from)
+    validation = _Validation(model, task, config, batch_size, steps, keep_best_from)
     with _xla_errors_told():
         model.fit(
-            _training_images(task, batch_size, epochs),
-            epochs=epochs,
+            _training_images(task, batch_size, config.epochs),
+            epochs=config.epochs,
             steps_per_epoch=steps,
             verbose=0,
             shuffle=False,
@@ -212,18 +197,17 @@ class _Validation:
         self,
         model: "tf_keras.Model",
         task: Task,
+        config: Fitting,
         batch_size: int,
         steps: int,
-        epochs: int,
-        jit_compile: bool,
         keep_best_from: int,
     ) -> None:
         import tensorflow as tf
         import tf_keras
 
         self.model, self.task, self.batch_size = model, task, batch_size
-        self.steps, self.epochs, self.keep_best_from = steps, epochs, keep_best_from
-        self.predict = tf.function(lambda images: model(images, training=False), jit_compile=jit_compile)
+        self.steps, self.epochs, self.keep_best_from = steps, config.epochs, keep_best_from
+        self.predict = tf.function(lambda images: model(images, training=False), jit_compile=config.jit_compile)
         self.history: list[dict[str, float]] = []
         self.best: list[np.ndarray] = []
         self.progress = Progress(log)

@@ -1,0 +1,86 @@
+"""How a model is fitted to images: the settings that every stage that trains has, and what Keras makes of them.
+
+`keras` is the module of the Keras that the model is of, 2 or 3.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as schema
+
+from src.settings.check import STRICT, Count, Positive, Share
+
+ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+SGD = {"momentum": 0.0, "nesterov": False}
+
+
+@schema(frozen=True, config=STRICT)
+class Fitting:
+    """Of every training and every fine-tuning. The defaults are Adam with a cosine decay to 0."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    jit_compile: bool = False
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    beta_1: Share = ADAM["beta_1"]
+    beta_2: Share = ADAM["beta_2"]
+    epsilon: Positive = ADAM["epsilon"]
+    momentum: Share = SGD["momentum"]
+    nesterov: bool = False
+    learning_rate_schedule: Literal["cosine", "constant", "exponential"] = "cosine"
+    decay_rate: Annotated[float, Field(gt=0, le=1)] = 0.95
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+
+    def __post_init__(self) -> None:
+        others, takes = (ADAM, "adam or adamw") if self.optimizer == "sgd" else (SGD, "sgd")
+        for name, default in others.items():
+            if getattr(self, name) != default:
+                raise ValueError(f"{name}={getattr(self, name)}: optimizer={self.optimizer} has none; takes {takes}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov=true: needs a momentum; takes momentum above 0, such as 0.9")
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs:g}: takes a number below epochs={self.epochs}")
+
+
+def optimizer(config: Fitting, keras: Any, steps: int) -> Any:
+    """The Keras optimizer of a training of `steps` steps an epoch."""
+    rate = learning_rate(config, keras, steps)
+    decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov, **decay)
+    kind = keras.optimizers.AdamW if config.optimizer == "adamw" else keras.optimizers.Adam
+    return kind(rate, beta_1=config.beta_1, beta_2=config.beta_2, epsilon=config.epsilon, **decay)
+
+
+def learning_rate(config: Fitting, keras: Any, steps: int) -> Any:
+    """The learning rate, or a Keras schedule of it over the steps of all epochs, `steps` an epoch.
+
+    Warm-up is linear (Goyal et al. 2017, arXiv:1706.02677) and reaches `learning_rate` at its last step; the schedule
+    follows it, and a cosine ends with the last step of all.
+    """
+    schedules = keras.optimizers.schedules
+    warmup = round(config.warmup_epochs * steps)
+    rate: Any = config.learning_rate
+    match config.learning_rate_schedule:
+        case "cosine":
+            rate = schedules.CosineDecay(rate, steps * config.epochs - warmup)
+        case "exponential":
+            rate = schedules.ExponentialDecay(rate, steps, config.decay_rate)
+    return _warmed_up(rate, config.learning_rate, warmup, schedules.LearningRateSchedule) if warmup else rate
+
+
+def _warmed_up(after: Any, highest: float, warmup: int, base: Any) -> Any:
+    import tensorflow as tf
+
+    class WarmUp(base):
+        def __call__(self, step: Any) -> Any:
+            step = tf.cast(tf.convert_to_tensor(step), tf.float32)
+            later = after(tf.maximum(step - warmup, 0)) if callable(after) else after
+            return tf.where(step < warmup, highest * (step + 1) / warmup, later)
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+    return WarmUp()

@@ -1,0 +1,149 @@
+"""How a model is fitted: optimizers, learning rates, and what is refused before TensorFlow is there."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import default_composer
+from hydra import initialize_config_dir
+
+from src.cli.compose import CONF
+from src.data import Dataset, in_memory
+from src.machine import backend
+from src.methods import fitting, prune, train
+from src.methods.fitting import Fitting
+from src.methods.layers import Layers
+from src.methods.prune import MagnitudePruning
+from src.methods.task import Task
+from src.methods.train import Train
+from src.models import Architecture, small_cnn
+from src.settings.check import UserError
+from src.settings.sections import Augment, Preprocess
+from src.store.artifacts import sha256
+
+FIT = Train(epochs=4, batch_size=10, learning_rate=0.1)
+PRUNING = MagnitudePruning(
+    schedule="constant",
+    initial_sparsity=0.0,
+    final_sparsity=0.5,
+    begin=0.0,
+    end=0.5,
+    frequency=1,
+    epochs=2,
+    batch_size=10,
+    learning_rate=1e-2,
+    layers=Layers(types=("Conv2D",)),
+)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    backend.prepare()
+    rng, labels = np.random.default_rng(0), np.arange(40) % 10 % 3  # 16, 12 and 12 images
+    images = (rng.integers(0, 100, (40, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8)
+    split = in_memory(images, labels, [str(i) for i in range(40)])
+    return Task(Dataset(split, split, split, tuple("abc"), (8, 8, 1), ""), Preprocess(), Augment(), 0)
+
+
+def keras_2_and_3() -> list[Any]:
+    import keras
+    import tf_keras
+
+    return [tf_keras, keras]
+
+
+def rates(config: Fitting, steps: int) -> list[list[float]]:
+    """The learning rate at each step of all epochs, by each Keras."""
+    found = []
+    for keras in keras_2_and_3():
+        rate = fitting.learning_rate(config, keras, steps)
+        every = range(steps * config.epochs)
+        found.append([float(rate(np.int64(step)) if callable(rate) else rate) for step in every])
+    return found
+
+
+def test_a_learning_rate_follows_its_schedule_from_step_to_step() -> None:
+    # Eight steps: 4 epochs of 2.
+    cosine = [0.1 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    expected = {
+        "cosine": cosine,
+        "constant": [0.1] * 8,
+        "exponential": [0.1 * 0.5 ** (step / 2) for step in range(8)],  # halved every epoch
+    }
+    for name, each in expected.items():
+        for found in rates(replace(FIT, learning_rate_schedule=name, decay_rate=0.5), 2):
+            np.testing.assert_allclose(found, each, rtol=1e-5, atol=1e-8)
+
+
+def test_a_warm_up_rises_to_the_highest_and_the_schedule_follows() -> None:
+    # An epoch and a half of 2 steps are 3 steps; 5 are left for the cosine.
+    rise = [0.1 / 3, 0.2 / 3, 0.1]
+    cosine = [0.1 * (1 + math.cos(math.pi * step / 5)) / 2 for step in range(5)]
+    for found in rates(replace(FIT, warmup_epochs=1.5), 2):
+        np.testing.assert_allclose(found, [*rise, *cosine], rtol=1e-5, atol=1e-8)
+    for found in rates(replace(FIT, warmup_epochs=1.5, learning_rate_schedule="constant"), 2):
+        np.testing.assert_allclose(found, [*rise, *[0.1] * 5], rtol=1e-5)
+
+
+def test_an_optimizer_gets_its_settings() -> None:
+    for keras in keras_2_and_3():
+        adam = fitting.optimizer(replace(FIT, beta_1=0.8, weight_decay=0.01), keras, 2)
+        assert isinstance(adam, keras.optimizers.Adam)
+        assert (adam.beta_1, adam.weight_decay) == (0.8, 0.01)
+        adamw = fitting.optimizer(replace(FIT, optimizer="adamw"), keras, 2)
+        assert isinstance(adamw, keras.optimizers.AdamW)
+        assert adamw.weight_decay == 0.004
+        sgd = fitting.optimizer(replace(FIT, optimizer="sgd", momentum=0.9, nesterov=True), keras, 2)
+        assert isinstance(sgd, keras.optimizers.SGD)
+        assert (sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.9, True, None)
+
+
+def fitted(config: Train, task: Task, checkpoint: Path) -> Any:
+    return train.fit(config, lambda: small_cnn.build(Architecture(), (8, 8, 1), 3), task, checkpoint)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_every_stage_that_trains_takes_them_and_one_seed_gives_the_same_bytes(
+    task: Task, tmp_path: Path, jit_compile: bool
+) -> None:
+    own = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-3, "warmup_epochs": 0.5, "jit_compile": jit_compile}
+    digests = {}
+    for name in ("first", "second", "default"):
+        settings = {"jit_compile": jit_compile} if name == "default" else own
+        fitted(replace(FIT, epochs=1, learning_rate=0.01, **settings), task, tmp_path / f"{name}.h5")
+        prune.magnitude(replace(PRUNING, **settings), tmp_path / "first.h5", task, tmp_path / "pruned.h5")
+        digests[name] = sha256(tmp_path / f"{name}.h5"), sha256(tmp_path / "pruned.h5")
+    assert digests["first"] == digests["second"]
+    assert not set(digests["first"]) & set(digests["default"])
+
+
+REFUSED = {
+    "train.momentum=0.9": "train: momentum=0.9: optimizer=adam has none; takes sgd",
+    "train.optimizer=sgd train.beta_1=0.5": "train: beta_1=0.5: optimizer=sgd has none; takes adam or adamw",
+    "train.optimizer=sgd train.nesterov=true": "train: nesterov=true: needs a momentum",
+    "train.optimizer=rmsprop": "train.optimizer=rmsprop: takes one of adam, adamw, sgd",
+    "train.weight_decay=-1": "train.weight_decay=-1: takes ",
+    "train.epochs=2 train.warmup_epochs=2": "train: warmup_epochs=2: takes a number below epochs=2",
+    "prune=p1 prune.learning_rate_schedule=step": "prune.learning_rate_schedule=step: takes one of cosine, constant,",
+}
+
+
+def test_settings_that_do_not_go_together_are_refused_in_one_line() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose = default_composer()
+        for told, line in REFUSED.items():
+            with pytest.raises(UserError) as caught:
+                compose(told.split())
+            assert str(caught.value).startswith(line), told
+            assert "\n" not in str(caught.value)
+
+
+def test_an_override_of_pruning_shares_the_training() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose = default_composer()
+        plain, own = compose(["prune=p1"]), compose(["prune=p1", "prune.optimizer=sgd", "prune.momentum=0.9"])
+    assert plain.train.settings == own.train.settings
+    assert (own.steps["prune"].settings.optimizer, own.steps["prune"].settings.momentum) == ("sgd", 0.9)
