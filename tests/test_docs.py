@@ -88,6 +88,8 @@ def known_settings() -> set[str]:
     for section in SECTIONS:
         for option in (CONF / section).glob("*.yaml"):
             known |= set(keys(yaml.safe_load(text(option)), section))
+            for shared in re.findall(r"^  - /(\w+)@_here_$", text(option), re.MULTILINE):
+                known |= set(keys(yaml.safe_load(text(CONF / f"{shared}.yaml")), section))
     return known
 
 
