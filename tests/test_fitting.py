@@ -13,13 +13,14 @@ from hydra import initialize_config_dir
 from src.cli.compose import CONF
 from src.data import Dataset, in_memory
 from src.machine import backend
-from src.methods import fitting, prune, train
+from src.methods import batches, fitting, prune, train
 from src.methods.fitting import Fitting
 from src.methods.layers import Layers
 from src.methods.prune import MagnitudePruning
 from src.methods.task import Task
 from src.methods.train import Train
 from src.models import Architecture, small_cnn
+from src.models.checkpoint import restore
 from src.settings.check import UserError
 from src.settings.sections import Augment, Preprocess
 from src.store.artifacts import sha256
@@ -109,7 +110,14 @@ def fitted(config: Train, task: Task, checkpoint: Path) -> Any:
 def test_every_stage_that_trains_takes_them_and_one_seed_gives_the_same_bytes(
     task: Task, tmp_path: Path, jit_compile: bool
 ) -> None:
-    own = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-3, "warmup_epochs": 0.5, "jit_compile": jit_compile}
+    own: dict[str, Any] = {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 1e-3,
+        "warmup_epochs": 0.5,
+        "jit_compile": jit_compile,
+    }
+    own |= {"label_smoothing": 0.1, "class_weight": "balanced"}
     digests = {}
     for name in ("first", "second", "default"):
         settings = {"jit_compile": jit_compile} if name == "default" else own
@@ -120,11 +128,55 @@ def test_every_stage_that_trains_takes_them_and_one_seed_gives_the_same_bytes(
     assert not set(digests["first"]) & set(digests["default"])
 
 
+def test_labels_are_smoothed_and_rare_classes_weigh_more(task: Task) -> None:
+    # 16, 12 and 12 of 40 images are of the three classes: 40 / 3 images would be of each.
+    weights = np.float32([40 / 3 / 16, 40 / 3 / 12, 40 / 3 / 12])
+    np.testing.assert_allclose(batches.balanced(task.dataset.train.labels, 3), weights, rtol=1e-6)
+    np.testing.assert_allclose(batches.smoothed(np.eye(3, dtype=np.float32), 0.3)[0], [0.8, 0.1, 0.1], rtol=1e-6)
+    plain, told = (
+        list(batches.training_images(task, config, 10).as_numpy_iterator())
+        for config in (FIT, replace(FIT, label_smoothing=0.3, class_weight="balanced"))
+    )
+    assert len(plain) == len(told) == 4 * 4
+    for (images, labels), (same, soft, weighed) in zip(plain, told, strict=True):
+        np.testing.assert_array_equal(images, same)
+        np.testing.assert_array_equal(soft, batches.smoothed(np.eye(3, dtype=np.float32)[labels], 0.3))
+        np.testing.assert_allclose(weighed, weights[labels], rtol=1e-6)
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_the_loss_of_smoothed_labels_is_their_cross_entropy(logits: bool) -> None:
+    scores = np.float32([[1, 2, 3], [0, 0, 1]])
+    shares = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    soft = np.float32([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
+    expected = -(soft * np.log(shares)).sum(1).mean()
+    for keras in keras_2_and_3():
+        of = fitting.loss(replace(FIT, label_smoothing=0.3), keras, logits)
+        assert float(of(soft, scores if logits else shares)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_stops_early_and_pruning_not_before_its_zeros_are_there(task: Task, tmp_path: Path) -> None:
+    """A learning rate of next to nothing: the first epoch that counts stays the best."""
+    still = {"learning_rate": 1e-12, "label_smoothing": 0.1, "class_weight": "balanced"}
+    trained = fitted(replace(FIT, epochs=6, patience=2, **still), task, tmp_path / "dense.h5")
+    assert [epoch["epoch"] for epoch in trained.history] == [0, 1, 2]
+    assert trained.metrics["epoch"] == 0
+    # 8 epochs of 4 steps. The schedule ends at step 16, the first of epoch 4: that one is the first that counts.
+    config = replace(PRUNING, epochs=8, patience=1, schedule="polynomial", **still)
+    pruned = prune.magnitude(config, tmp_path / "dense.h5", task, tmp_path / "pruned.h5")
+    assert [epoch["epoch"] for epoch in pruned.history] == [0, 1, 2, 3, 4, 5]
+    found = prune.sparsity(restore(tmp_path / "pruned.h5"), ["conv2", "conv3"])
+    assert found == {"conv2": 0.5, "conv3": 0.5}
+
+
 REFUSED = {
     "train.momentum=0.9": "train: momentum=0.9: optimizer=adam has none; takes sgd",
     "train.optimizer=sgd train.beta_1=0.5": "train: beta_1=0.5: optimizer=sgd has none; takes adam or adamw",
     "train.optimizer=sgd train.nesterov=true": "train: nesterov=true: needs a momentum",
     "train.optimizer=rmsprop": "train.optimizer=rmsprop: takes one of adam, adamw, sgd",
+    "train.label_smoothing=1": "train.label_smoothing=1: takes a number of at least 0 and below 1",
+    "train.class_weight=true": "train.class_weight=true: takes ",
+    "train.patience=0": "train.patience=0: takes ",
     "train.weight_decay=-1": "train.weight_decay=-1: takes ",
     "train.epochs=2 train.warmup_epochs=2": "train: warmup_epochs=2: takes a number below epochs=2",
     "prune=p1 prune.learning_rate_schedule=step": "prune.learning_rate_schedule=step: takes one of cosine, constant,",

@@ -12,7 +12,7 @@ from src.cli.compose import CONF
 from src.data import digits
 from src.data.digits import Digits
 from src.machine import backend
-from src.methods import convert, masks, prune, train
+from src.methods import batches, convert, masks, prune, train
 from src.methods.convert import FullInteger, Quantization
 from src.methods.layers import Layers
 from src.methods.prune import MagnitudePruning
@@ -158,7 +158,7 @@ def test_augmentation_mirrors_and_moves_and_is_seeded() -> None:
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 6, 3), np.uint8)
 
     def changed(how: Augment) -> np.ndarray:
-        return train.augmented(images, how, np.random.default_rng(1))
+        return batches.augmented(images, how, np.random.default_rng(1))
 
     np.testing.assert_array_equal(changed(Augment()), images)
     mirrored = changed(Augment(flip=True))

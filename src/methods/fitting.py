@@ -32,6 +32,9 @@ class Fitting:
     learning_rate_schedule: Literal["cosine", "constant", "exponential"] = "cosine"
     decay_rate: Annotated[float, Field(gt=0, le=1)] = 0.95
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Share = 0.0
+    class_weight: Literal["balanced"] | None = None
+    patience: Count | None = None
 
     def __post_init__(self) -> None:
         others, takes = (ADAM, "adam or adamw") if self.optimizer == "sgd" else (SGD, "sgd")
@@ -42,6 +45,18 @@ class Fitting:
             raise ValueError("nesterov=true: needs a momentum; takes momentum above 0, such as 0.9")
         if self.warmup_epochs and self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs:g}: takes a number below epochs={self.epochs}")
+
+    @property
+    def soft_labels(self) -> bool:
+        """Whether the loss takes a share of each class, `[n, classes]`, and not the number of one."""
+        return self.label_smoothing > 0
+
+
+def loss(config: Fitting, keras: Any, logits: bool) -> Any:
+    """The Keras loss of scores that are `logits` or probabilities."""
+    if config.soft_labels:
+        return keras.losses.CategoricalCrossentropy(from_logits=logits)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
 def optimizer(config: Fitting, keras: Any, steps: int) -> Any:

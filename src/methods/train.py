@@ -13,15 +13,15 @@ from pydantic.dataclasses import dataclass as schema
 from src.console.progress import Progress
 from src.data import Split, preprocess
 from src.methods import gradients
-from src.methods.fitting import Fitting, optimizer
+from src.methods.batches import training_images
+from src.methods.fitting import Fitting, loss, optimizer
 from src.methods.task import Task, Trained
 from src.models.checkpoint import save
 from src.models.head import check_classes, gives_logits
 from src.settings.check import STRICT, UserError
-from src.settings.sections import Augment, Preprocess
+from src.settings.sections import Preprocess
 
 if TYPE_CHECKING:
-    import tensorflow as tf
     import tf_keras
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,8 @@ def optimise(
 ) -> tuple[dict[str, float], ...]:
     """Fits `model` to the training images; leaves `model` with the weights of its best epoch by validation accuracy.
 
-    Only epochs from `keep_best_from` (0-based) on count as best: a pruning schedule has to end before. Returns the
+    Only epochs from `keep_best_from` (0-based) on count as best: a pruning schedule has to end before, and no training
+    stops early before. Returns the
     metrics of each epoch. All batches have one size, since XLA compiles anew for another. The images that are left over
     in an epoch, fewer than a batch, are drawn at random and left out of that epoch.
 
@@ -101,14 +102,14 @@ def optimise(
     steps = len(task.dataset.train) // batch_size
     model.compile(
         optimizer(config, keras, steps),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=logits),
+        loss(config, keras, logits),
         metrics=["accuracy"],
         jit_compile=config.jit_compile,
     )
     validation = _Validation(model, task, config, batch_size, steps, keep_best_from)
     with _xla_errors_told():
         model.fit(
-            _training_images(task, batch_size, config.epochs),
+            training_images(task, config, batch_size),
             epochs=config.epochs,
             steps_per_epoch=steps,
             verbose=0,
@@ -151,45 +152,6 @@ def accuracy(predict: Callable[[np.ndarray], Any], split: Split, how: Preprocess
     return correct / len(split)
 
 
-def augmented(images: np.ndarray, how: Augment, rng: np.random.Generator) -> np.ndarray:
-    """uint8 images `[n, height, width, channels]`, each mirrored and moved at random; edges are repeated."""
-    if how.flip:
-        images = np.where(rng.random(len(images))[:, None, None, None] < 0.5, images[:, :, ::-1], images)
-    if how.shift:
-        height, width = images.shape[1:3]
-        y, x = round(how.shift * height), round(how.shift * width)
-        padded = np.pad(images, ((0, 0), (y, y), (x, x), (0, 0)), mode="edge")
-        rows = rng.integers(0, 2 * y + 1, len(images))[:, None] + np.arange(height)
-        columns = rng.integers(0, 2 * x + 1, len(images))[:, None] + np.arange(width)
-        images = padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return images
-
-
-def _training_images(task: Task, batch_size: int, epochs: int) -> "tf.data.Dataset":
-    """The batches of all epochs, made while the model trains."""
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    # There is nothing to tune, and the tuning thread may sleep for up to a minute before it lets a finished training
-    # end (TensorFlow 2.21).
-    options.autotune.enabled = False
-    images = tf.TensorSpec((batch_size, *task.dataset.shape), tf.float32)
-    labels = tf.TensorSpec((batch_size,), tf.int64)
-    batches = tf.data.Dataset.from_generator(
-        lambda: _training_batches(task, batch_size, epochs), output_signature=(images, labels)
-    )
-    return batches.prefetch(2).with_options(options)
-
-
-def _training_batches(task: Task, batch_size: int, epochs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    split = task.dataset.train
-    for epoch in range(epochs):
-        rng = np.random.default_rng([task.seed, epoch])
-        order = rng.permutation(len(split))[: len(split) // batch_size * batch_size]
-        for images, labels in split.batches(batch_size, order):
-            yield preprocess(augmented(images, task.augment, rng), task.preprocess), labels
-
-
 class _Validation:
     """Watches a fit: validation accuracy and a line after each epoch, the best weights kept, progress between."""
 
@@ -210,6 +172,7 @@ class _Validation:
         self.predict = tf.function(lambda images: model(images, training=False), jit_compile=config.jit_compile)
         self.history: list[dict[str, float]] = []
         self.best: list[np.ndarray] = []
+        self.best_epoch, self.patience = 0, config.patience or config.epochs
         self.progress = Progress(log)
         self.epoch = 0
         self.hook = tf_keras.callbacks.LambdaCallback(
@@ -231,11 +194,16 @@ class _Validation:
         share = accuracy(self.predict, self.task.dataset.validation, self.task.preprocess, self.batch_size)
         earlier = [e["validation_accuracy"] for e in self.history[self.keep_best_from :]]
         if epoch <= self.keep_best_from or share > max(earlier):
-            self.best = self.model.get_weights()
+            self.best, self.best_epoch = self.model.get_weights(), epoch
         self.history.append(
             {"epoch": epoch, "loss": logs["loss"], "accuracy": logs["accuracy"], "validation_accuracy": share}
         )
-        self._say(f"loss {logs['loss']:.3f}  validation accuracy {share:.1%}", 1, last=epoch + 1 == self.epochs)
+        ends = epoch + 1 == self.epochs
+        stops = not ends and epoch - self.best_epoch >= self.patience
+        self._say(f"loss {logs['loss']:.3f}  validation accuracy {share:.1%}", 1, last=ends or stops)
+        if stops:
+            log.info("  stops early: epoch %d stays the best by validation accuracy", self.best_epoch + 1)
+            self.model.stop_training = True
 
     def _say(self, what: str, share_of_epoch: float, last: bool = False) -> None:
         done = (self.epoch + share_of_epoch) / self.epochs
