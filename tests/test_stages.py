@@ -12,7 +12,7 @@ from src.cli.compose import CONF
 from src.data import digits
 from src.data.digits import Digits
 from src.machine import backend
-from src.methods import batches, convert, masks, prune, train
+from src.methods import convert, masks, prune, train
 from src.methods.convert import FullInteger, Quantization
 from src.methods.layers import Layers
 from src.methods.prune import MagnitudePruning
@@ -152,21 +152,3 @@ def test_full_integer_takes_and_gives_int8(task: Task, trained: Path) -> None:
         np.int8,
         np.int8,
     ]
-
-
-def test_augmentation_mirrors_and_moves_and_is_seeded() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (64, 8, 6, 3), np.uint8)
-
-    def changed(how: Augment) -> np.ndarray:
-        return batches.augmented(images, how, np.random.default_rng(1))
-
-    np.testing.assert_array_equal(changed(Augment()), images)
-    mirrored = changed(Augment(flip=True))
-    same = (mirrored == images).all((1, 2, 3))
-    assert 0 < same.sum() < 64
-    np.testing.assert_array_equal(mirrored[~same], images[~same][:, :, ::-1])
-    moved = changed(Augment(shift=0.25))
-    assert moved.shape == images.shape
-    np.testing.assert_array_equal(moved, changed(Augment(shift=0.25)))
-    # Two rows and two columns of edge, at most: the middle of each image is somewhere in the moved one.
-    assert all(images[i, 4, 3] in moved[i].reshape(-1, 3) for i in range(64))

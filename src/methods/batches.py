@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.data import preprocess
-from src.methods.fitting import Fitting
+from src.methods import augment
+from src.methods.fitting import Fitting, soft_labels
 from src.methods.task import Task
-from src.settings.sections import Augment
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,7 +25,9 @@ def training_images(task: Task, config: Fitting, batch_size: int) -> "tf.data.Da
     classes = len(task.dataset.classes)
     signature = [
         tf.TensorSpec((batch_size, *task.dataset.shape), tf.float32),
-        tf.TensorSpec((batch_size, classes), tf.float32) if config.soft_labels else tf.TensorSpec(batch_size, tf.int64),
+        tf.TensorSpec((batch_size, classes), tf.float32)
+        if soft_labels(config, task.augment)
+        else tf.TensorSpec(batch_size, tf.int64),
         *([tf.TensorSpec(batch_size, tf.float32)] if config.class_weight else []),
     ]
     batches = tf.data.Dataset.from_generator(
@@ -35,17 +37,42 @@ def training_images(task: Task, config: Fitting, batch_size: int) -> "tf.data.Da
 
 
 def _training_batches(task: Task, config: Fitting, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:
-    split = task.dataset.train
-    weights = balanced(split.labels, len(task.dataset.classes))
+    classes, soft = len(task.dataset.classes), soft_labels(config, task.augment)
+    weights, one_hot = balanced(task.dataset.train.labels, classes), np.eye(classes, dtype=np.float32)
     for epoch in range(config.epochs):
         rng = np.random.default_rng([task.seed, epoch])
-        order = rng.permutation(len(split))[: len(split) // batch_size * batch_size]
-        for images, labels in split.batches(batch_size, order):
-            taken = preprocess(augmented(images, task.augment, rng), task.preprocess)
-            targets = labels
-            if config.soft_labels:
-                targets = smoothed(np.eye(len(weights), dtype=np.float32)[labels], config.label_smoothing)
-            yield (taken, targets, weights[labels]) if config.class_weight else (taken, targets)
+        firsts = _read(task, epoch, batch_size, rng)
+        others = _read(task, epoch, batch_size, np.random.default_rng([task.seed, epoch, augment.PARTNERS]))
+        for images, labels, share in firsts:
+            targets, weighed = one_hot[labels] if soft else labels, weights[labels]
+            if task.augment.mixup:
+                other_images, other_labels, _ = next(others)
+                images = _mixture(images, other_images, share)
+                targets = _mixture(targets, one_hot[other_labels], share)
+                weighed = _mixture(weighed, weights[other_labels], share)
+            if config.label_smoothing:
+                targets = smoothed(targets, config.label_smoothing)
+            yield (images, targets, weighed) if config.class_weight else (images, targets)
+
+
+def _read(task: Task, epoch: int, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, ...]]:
+    """The images of an epoch in random order, changed at random and as the model takes them, their labels, and the
+    share that each has in a mixture."""
+    split, how = task.dataset.train, task.augment
+    order = rng.permutation(len(split))[: len(split) // batch_size * batch_size]
+    parts = order.reshape(-1, batch_size)
+    for indices, (images, labels) in zip(parts, split.batches(batch_size, order), strict=True):
+        images, share = augment.moved(images, how, rng), np.ones(batch_size, np.float32)
+        if how.of_each_image:
+            drawn = augment.draws(how, task.seed, epoch, indices)
+            images, share = augment.changed(images, how, drawn), drawn.share
+        yield preprocess(images, task.preprocess), labels, share
+
+
+def _mixture(first: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """`share` of the first and the rest of the other, row by row (Zhang et al. 2017, arXiv:1710.09412)."""
+    share = share.reshape(-1, *[1] * (first.ndim - 1))
+    return share * first + (1 - share) * other
 
 
 def balanced(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -56,17 +83,3 @@ def balanced(labels: np.ndarray, classes: int) -> np.ndarray:
 def smoothed(labels: np.ndarray, share: float) -> np.ndarray:
     """Labels `[n, classes]` of which `share` is spread over all classes (Szegedy et al. 2015, arXiv:1512.00567)."""
     return (labels * np.float32(1 - share) + np.float32(share / labels.shape[1])).astype(np.float32)
-
-
-def augmented(images: np.ndarray, how: Augment, rng: np.random.Generator) -> np.ndarray:
-    """uint8 images `[n, height, width, channels]`, each mirrored and moved at random; edges are repeated."""
-    if how.flip:
-        images = np.where(rng.random(len(images))[:, None, None, None] < 0.5, images[:, :, ::-1], images)
-    if how.shift:
-        height, width = images.shape[1:3]
-        y, x = round(how.shift * height), round(how.shift * width)
-        padded = np.pad(images, ((0, 0), (y, y), (x, x), (0, 0)), mode="edge")
-        rows = rng.integers(0, 2 * y + 1, len(images))[:, None] + np.arange(height)
-        columns = rng.integers(0, 2 * x + 1, len(images))[:, None] + np.arange(width)
-        images = padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return images

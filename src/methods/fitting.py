@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
 from src.settings.check import STRICT, Count, Positive, Share
+from src.settings.sections import Augment
 
 ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 SGD = {"momentum": 0.0, "nesterov": False}
@@ -46,15 +47,15 @@ class Fitting:
         if self.warmup_epochs and self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs:g}: takes a number below epochs={self.epochs}")
 
-    @property
-    def soft_labels(self) -> bool:
-        """Whether the loss takes a share of each class, `[n, classes]`, and not the number of one."""
-        return self.label_smoothing > 0
+
+def soft_labels(config: Fitting, augment: Augment) -> bool:
+    """Whether the loss takes a share of each class, `[n, classes]`, and not the number of one."""
+    return config.label_smoothing > 0 or augment.mixup > 0
 
 
-def loss(config: Fitting, keras: Any, logits: bool) -> Any:
+def loss(config: Fitting, augment: Augment, keras: Any, logits: bool) -> Any:
     """The Keras loss of scores that are `logits` or probabilities."""
-    if config.soft_labels:
+    if soft_labels(config, augment):
         return keras.losses.CategoricalCrossentropy(from_logits=logits)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 

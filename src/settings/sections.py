@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
 from src.settings import credentials
-from src.settings.check import STRICT, Count, Positive
+from src.settings.check import STRICT, Count, Positive, Share
 
 FLOAT32_MAX = 3.4e38
 
@@ -39,10 +39,23 @@ class Preprocess:
 
 @schema(frozen=True, config=STRICT)
 class Augment:
-    """Random changes to each training image, in every stage that trains: mirrored, moved by up to this share."""
+    """Random changes to each training image, in every stage that trains: mirrored, moved by up to this share, turned by
+    up to `rotation` degrees, scaled, lit and with more or less contrast by up to these shares, without a part whose
+    height and width are the share `cutout` of the image's, and mixed with another in shares of Beta(mixup, mixup)."""
 
     flip: bool = False
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    zoom: Share = 0.0
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    contrast: Annotated[float, Field(ge=0, le=1)] = 0.0
+    cutout: Share = 0.0
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+
+    @property
+    def of_each_image(self) -> bool:
+        """Whether something is drawn for each image on its own."""
+        return any((self.rotation, self.zoom, self.brightness, self.contrast, self.cutout, self.mixup))
 
 
 @schema(frozen=True, config=STRICT)
