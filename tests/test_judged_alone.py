@@ -81,7 +81,7 @@ def test_a_variant_that_can_not_be_judged_fails_alone_and_says_why(odd: Predicti
         assert rows[name].failed is None
         assert rows[name].test_accuracy_drop == without[name].test_accuracy_drop
         assert rows[name].validation_accuracy_drop == without[name].validation_accuracy_drop
-    comparison = Comparison("", tuple(ordered(list(rows.values()))), {"test": 200})
+    comparison = Comparison("", tuple(ordered(list(rows.values()))), {"validation": 200, "test": 200})
     text = page(*_drawn(comparison))
     assert f"<strong>p2-drq failed.</strong> {why.split(':')[0].replace(chr(39), '&#39;')}" in text
     assert "| p2-drq | failed |" in tables.markdown(comparison.results, 0.95)

@@ -223,7 +223,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
 @pytest.mark.parametrize(
     ("file", "before", "after", "expected"),
     [
-        ("methods/train.py", "optimizers.Adam(", "optimizers.Nadam(", ["train", "p1", "fiq"]),
+        ("methods/fitting.py", "optimizers.AdamW if", "optimizers.Nadam if", ["train", "p1", "fiq"]),
         ("models/small_cnn.py", '"relu"', '"elu"', ["train", "p1", "fiq"]),
         ("data/__init__.py", "- mean", "+ mean", ["train", "p1", "fiq", *ACCURACY, "audit"]),
         ("methods/prune.py", "PolynomialDecay(", "ConstantSparsity(", ["p1", "fiq"]),

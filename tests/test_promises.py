@@ -218,10 +218,12 @@ def test_the_plan_says_which_layer_gets_what_by_rules(tmp_path: Path, monkeypatc
     with initialize_config_dir(str(CONF), version_base="1.3"):
         ruled = default_composer()(["prune=p1", "prune.rules=[{layers:conv.*,final_sparsity:0.9}]"])
         wrong = default_composer()(["prune=p1", "prune.rules=[{layers:conv9,final_sparsity:0.9}]"])
-    assert stages.check([ruled]) == (
+    notes, unfit = stages.check([ruled])
+    assert notes == (
         "p1: Prunes conv2, conv3 from 0 % to 90 %; dense1 from 0 % to 50 %.",
         "p1: The policy does not take conv1, so that no rule prunes them.",
     )
+    assert unfit == []
     with pytest.raises(
         UserError, match=r"^prune\.rules\.layers=conv9: matches none of the layers conv1, conv2, conv3,"
     ):

@@ -107,7 +107,16 @@ def test_dropout_that_stays_on_is_trained_pruned_and_converted_in_every_scheme_a
 ) -> None:
     task = tiny_task((8, 8, 3))
     how = MagnitudePruning(
-        "constant", 0.0, 0.5, 0.0, 0.5, 1, 1, 16, 1e-3, prune.Layers(("Dense",), spare_classifier=False)
+        schedule="constant",
+        initial_sparsity=0.0,
+        final_sparsity=0.5,
+        begin=0.0,
+        end=0.5,
+        frequency=1,
+        epochs=1,
+        batch_size=16,
+        learning_rate=1e-3,
+        layers=prune.Layers(("Dense",), spare_classifier=False),
     )
     train.as_is(None, lambda: built(keras3 / "on purpose: Dropout on.keras"), task, tmp_path / "dense.h5")  # type: ignore[arg-type]
     for name in ("p1", "again"):
