@@ -151,7 +151,7 @@ def test_the_loss_of_smoothed_labels_is_their_cross_entropy(logits: bool) -> Non
     soft = np.float32([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
     expected = -(soft * np.log(shares)).sum(1).mean()
     for keras in keras_2_and_3():
-        of = fitting.loss(replace(FIT, label_smoothing=0.3), Augment(), keras, logits)
+        of = fitting.loss(replace(FIT, label_smoothing=0.3), Augment(), keras, logits, 3)
         assert float(of(soft, scores if logits else shares)) == pytest.approx(expected, rel=1e-5)
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.settings import own_code
+from src.settings.check import UserError
 from src.settings.sections import Augment
 
 # What the random numbers of an epoch are for; none but the seed and the epoch: the order, mirroring and moving.
-CHANGES, PARTNERS = 1, 2
+CHANGES, PARTNERS, OWN = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,32 @@ def cut_out(images: np.ndarray, side: float, y: np.ndarray, x: np.ndarray) -> np
     rows, columns = inside(images.shape[1], y), inside(images.shape[2], x)
     hidden = rows[:, :, None, None] & columns[:, None, :, None]
     return np.where(hidden, np.rint(_mean(images)), images).astype(np.uint8)
+
+
+def by_own(images: np.ndarray, path: str, seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """Each as the user's function at the import path `path` changes it, with random numbers of its own. Raises
+    `UserError` where that gives something else than an image of the same kind."""
+    function, changed = own_code.load(path, "augment.own"), np.empty_like(images)
+    for i, index in enumerate(indices):
+        image = function(images[i].copy(), np.random.default_rng([seed, epoch, OWN, index]))
+        if getattr(image, "dtype", None) != np.uint8 or image.shape != images.shape[1:]:
+            gave = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise UserError(f"augment.own={path}: gave {gave}; takes uint8 {list(images.shape[1:])}, as it was given")
+        changed[i] = image
+    return changed
+
+
+def try_own(images: np.ndarray, path: str, seed: int) -> None:
+    """Raises `UserError` where the user's function can't change `images`."""
+    try:
+        by_own(images, path, seed, 0, np.arange(len(images)))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"augment.own={path}: fails ({own_code.in_short(error)}); takes a function of an image, uint8 "
+            f"{list(images.shape[1:])}, and a numpy.random.Generator"
+        ) from None
 
 
 def _mean(images: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ def training_images(task: Task, config: Fitting, batch_size: int) -> "tf.data.Da
     # There is nothing to tune, and the tuning thread may sleep for up to a minute before it lets a finished training
     # end (TensorFlow 2.21).
     options.autotune.enabled = False
+    if task.augment.own:
+        augment.try_own(task.dataset.train.read(np.arange(1)), task.augment.own, task.seed)
     classes = len(task.dataset.classes)
     signature = [
         tf.TensorSpec((batch_size, *task.dataset.shape), tf.float32),
@@ -66,6 +68,8 @@ def _read(task: Task, epoch: int, batch_size: int, rng: np.random.Generator) -> 
         if how.of_each_image:
             drawn = augment.draws(how, task.seed, epoch, indices)
             images, share = augment.changed(images, how, drawn), drawn.share
+        if how.own:
+            images = augment.by_own(images, how.own, task.seed, epoch, indices)
         yield preprocess(images, task.preprocess), labels, share
 
 

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
-from src.settings.check import STRICT, Count, Positive, Share
+from src.settings import own_code
+from src.settings.check import STRICT, Count, Positive, Share, UserError
+from src.settings.own_code import ImportPath
 from src.settings.sections import Augment
 
 ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
@@ -36,6 +38,7 @@ class Fitting:
     label_smoothing: Share = 0.0
     class_weight: Literal["balanced"] | None = None
     patience: Count | None = None
+    loss: ImportPath | None = None
 
     def __post_init__(self) -> None:
         others, takes = (ADAM, "adam or adamw") if self.optimizer == "sgd" else (SGD, "sgd")
@@ -50,14 +53,32 @@ class Fitting:
 
 def soft_labels(config: Fitting, augment: Augment) -> bool:
     """Whether the loss takes a share of each class, `[n, classes]`, and not the number of one."""
-    return config.label_smoothing > 0 or augment.mixup > 0
+    return config.loss is not None or config.label_smoothing > 0 or augment.mixup > 0
 
 
-def loss(config: Fitting, augment: Augment, keras: Any, logits: bool) -> Any:
-    """The Keras loss of scores that are `logits` or probabilities."""
+def loss(config: Fitting, augment: Augment, keras: Any, logits: bool, classes: int) -> Any:
+    """The Keras loss of scores that are `logits` or probabilities, or the user's own: `(labels, scores)`, float32
+    `[n, classes]` each, to a number per image. Raises `UserError` where that can't be computed."""
+    if config.loss:
+        return _own_loss(config.loss, classes)
     if soft_labels(config, augment):
         return keras.losses.CategoricalCrossentropy(from_logits=logits)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+
+
+def _own_loss(path: str, classes: int) -> Any:
+    import tensorflow as tf
+
+    function, images = own_code.load(path, "loss"), tf.TensorSpec((2, classes), tf.float32)
+    takes = f"takes a function of labels and scores, both [n, {classes}], that gives a number per image, [n]"
+    try:
+        given = tf.function(lambda labels, scores: function(labels, scores)).get_concrete_function(images, images)
+        shape = given.output_shapes
+    except Exception as error:
+        raise UserError(f"loss={path}: fails ({own_code.in_short(error)}); {takes}") from None
+    if shape != tf.TensorShape(2):
+        raise UserError(f"loss={path}: gives {shape} for two images; {takes}")
+    return function
 
 
 def optimizer(config: Fitting, keras: Any, steps: int) -> Any:

@@ -102,7 +102,7 @@ def optimise(
     steps = len(task.dataset.train) // batch_size
     model.compile(
         optimizer(config, keras, steps),
-        loss(config, task.augment, keras, logits),
+        loss(config, task.augment, keras, logits, len(task.dataset.classes)),
         metrics=["accuracy"],
         jit_compile=config.jit_compile,
     )

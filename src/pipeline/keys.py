@@ -38,10 +38,19 @@ def of_stage(
         "data": data.fingerprint,
         "seed": config.seed,
     }
-    modules = [step.module, "src.data", *([model.module] if model else [])]
+    modules = [step.module, "src.data", *([model.module] if model else []), *_own_modules(config, step)]
     done_by = {"versions": versions(*LIBRARIES), "code": code_version(*modules)}
     before, before_recipe = parent or (None, None)
     return digest({**asked, **done_by, "parent": before}), digest({**asked, "parent": before_recipe})
+
+
+def _own_modules(config: Config, step: Step) -> list[str]:
+    """Of the user's own loss and augmentation; the libraries are told by their versions."""
+    if step.group == "quant":
+        return []
+    paths = [getattr(step.settings, "loss", None), config.augment.own]
+    modules = [path.rpartition(".")[0] for path in paths if isinstance(path, str)]
+    return [name for name in modules if name and name.partition(".")[0].replace("_", "-") not in LIBRARIES]
 
 
 def of_probe(probe: Probe, artifact: str, data: Dataset) -> str:

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass as schema
 
 from src.settings import credentials
 from src.settings.check import STRICT, Count, Positive, Share
+from src.settings.own_code import ImportPath
 
 FLOAT32_MAX = 3.4e38
 
@@ -41,7 +42,9 @@ class Preprocess:
 class Augment:
     """Random changes to each training image, in every stage that trains: mirrored, moved by up to this share, turned by
     up to `rotation` degrees, scaled, lit and with more or less contrast by up to these shares, without a part whose
-    height and width are the share `cutout` of the image's, and mixed with another in shares of Beta(mixup, mixup)."""
+    height and width are the share `cutout` of the image's, and mixed with another in shares of Beta(mixup, mixup).
+
+    `own` changes each image before it is mixed: `(image, rng) -> image`, uint8 `[height, width, channels]`."""
 
     flip: bool = False
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
@@ -51,11 +54,12 @@ class Augment:
     contrast: Annotated[float, Field(ge=0, le=1)] = 0.0
     cutout: Share = 0.0
     mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    own: ImportPath | None = None
 
     @property
     def of_each_image(self) -> bool:
         """Whether something is drawn for each image on its own."""
-        return any((self.rotation, self.zoom, self.brightness, self.contrast, self.cutout, self.mixup))
+        return any((self.rotation, self.zoom, self.brightness, self.contrast, self.cutout, self.mixup, self.own))
 
 
 @schema(frozen=True, config=STRICT)
