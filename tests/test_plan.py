@@ -95,6 +95,7 @@ def test_a_group_that_does_nothing_changes_no_name_and_no_key(compose: Compose, 
         assert [(v.name, v.stage.key) for v in variants] == [(v.name, v.stage.key) for v in before]
     assert told[0].notes == ("more.epochs=3: makes no difference, since no option chosen here takes it",)
     assert acting.name == "p1-magnitude-fiq"
+    assert [stage.name for stage in acting.chain] == ["train", "p1", "p1-magnitude", "fiq"]
 
 
 def test_trainings_of_several_seeds_see_the_same_images(compose: Compose) -> None:

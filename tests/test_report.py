@@ -170,6 +170,16 @@ def test_the_sentence_names_the_smallest_that_is_surely_within_the_margin() -> N
     assert said.endswith(" on 1,000 test images: equal within the margin (chosen on 1,000 validation images)")
 
 
+def test_the_sentence_never_answers_with_what_is_not_smaller() -> None:
+    """A transform that changed nothing leaves the baseline's own file."""
+    same = ("clip-none", 0, 1e6)
+    assert (
+        sentence(Comparison("", rows(same), IMAGES), Compare(0.01)) == "No variant is smaller than the dense baseline"
+    )
+    said = sentence(Comparison("", rows(same, ("p2-drq", 50, 1e5)), IMAGES), Compare(0.01))
+    assert "nearest is p2-drq" in said
+
+
 def test_the_sentence_says_when_none_is() -> None:
     found = Comparison("", rows(("p2-drq", 50, 1e5)), IMAGES)
     said = sentence(found, Compare(0.01))

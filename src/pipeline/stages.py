@@ -5,13 +5,13 @@ A stage starts from its parent in the store and leaves its own result there; wha
 what is measured in `src.pipeline.measuring`. Nothing here knows Hydra or the sweep.
 """
 
-import contextlib
 import functools
 import importlib
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from src.settings.check import UserError
 from src.settings.config import Config, Step
 from src.settings.plain import plain
 from src.store.artifacts import Record
+from src.store.faults import reason
 from src.store.names import ASKED, CHECKPOINT, artifact_path
 from src.store.store import Store
 
@@ -46,9 +47,11 @@ class Stage:
 
     @property
     def name(self) -> str:
-        if self.group != "train":
-            return self.step.name
-        return "dense" if self.step.name == "none" else "train"
+        """Of a transform with those before it, such as `p1-half`."""
+        if self.parent is None:
+            return "dense" if self.step.name == "none" else "train"
+        is_first = self.group == "quant" or self.parent.parent is None
+        return self.step.name if is_first else f"{self.parent.name}-{self.step.name}"
 
     @property
     def epochs(self) -> int | None:
@@ -86,7 +89,7 @@ def perform(request: Request, store: Store) -> str:
     stage, sweep, reuse = request.stage, request.parent_run, request.config.reuse
     kind, name = ("variant", request.variant) if stage.group == "quant" else ("stage", stage.name)
     usable = reuse == "all" or (reuse == "stages" and kind == "stage")
-    with store.alone(stage.key, name), locks.working(), contextlib.ExitStack() as until_recorded:
+    with _said_where_it_fails(name), store.alone(stage.key, name), locks.working(), ExitStack() as until_recorded:
         within = None if usable else sweep
         found = store.finished(kind, [stage.key], within).get(stage.key)
         whole = found is not None
@@ -240,6 +243,16 @@ def _cache(data: Step) -> Path | None:
     """The folder in which the data keeps decoded images between runs, or would."""
     folder = getattr(data.settings, "cache", "mlruns/cache")
     return Path(os.path.expanduser(folder)) if folder else None
+
+
+@contextmanager
+def _said_where_it_fails(name: str) -> Iterator[None]:
+    """Logs the failure when it happens: the sweep goes on, and sums up at its end."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s failed: %s", name, reason(error))
+        raise
 
 
 def _title(request: Request) -> str:

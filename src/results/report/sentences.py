@@ -33,12 +33,15 @@ def sentence(comparison: Comparison, judged: Compare) -> str:
 
 
 def _none(comparison: Comparison, judged: Compare) -> str:
-    """That no variant is sure to be within the margin, and how far the nearest is."""
+    """That no smaller variant is sure to be within the margin, and how far the nearest is."""
     margin, images = judged.margin, comparison.images.get("validation", 0)
-    others = (result for result in comparison.results if not result.is_baseline and not result.no_number)
-    upper = {result.label: result.validation_accuracy_drop.high for result in others if result.validation_accuracy_drop}
-    if not upper or comparison.baseline is None:
+    others = [result for result in comparison.results if not result.is_baseline and not result.no_number]
+    compared = [(r, r.validation_accuracy_drop) for r in others if r.validation_accuracy_drop]
+    if not compared or comparison.baseline is None:
         return "There is nothing to compare"
+    upper = {result.label: drop.high for result, drop in compared if _is_smaller(result)}
+    if not upper:
+        return "No variant is smaller than the dense baseline"
     nearest = min(upper, key=lambda label: upper[label])
     said = (
         f"No variant is sure to stay within {100 * margin:g} point{'s' * (margin != 0.01)} of the dense baseline "
@@ -53,17 +56,21 @@ def _none(comparison: Comparison, judged: Compare) -> str:
 
 
 def answer(comparison: Comparison, margin: float) -> Result | None:
-    """The smallest variant whose drop on the validation split is within the margin, interval included; None where it,
-    or the baseline, gives what is no number."""
+    """The smallest variant that is smaller than the baseline and whose drop on the validation split is within the
+    margin, interval included; None where there is none, or the baseline gives what is no number."""
     if comparison.baseline and comparison.baseline.no_number:
         return None
     fit = [
         result
         for result in comparison.results
         if result.validation_accuracy_drop and not result.is_baseline and not result.failed and not result.no_number
-        if result.validation_accuracy_drop.high <= margin
+        if result.validation_accuracy_drop.high <= margin and _is_smaller(result)
     ]
     return min(fit, key=lambda result: result.metrics["gzip_bytes"], default=None)
+
+
+def _is_smaller(result: Result) -> bool:
+    return result.metrics["gzip_ratio"] < 1
 
 
 def footnotes(comparison: Comparison) -> Iterator[str]:
