@@ -72,9 +72,11 @@ class Grammar:
 
 def _leaves(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
+        if key in ("_target_", "_parameters_"):  # no settings: what an option does, and what its runs record
+            continue
         if isinstance(value, dict):
             yield from _leaves(value, f"{above}{key}.")
-        elif key != "_target_":
+        else:
             yield above + key, value
 
 
