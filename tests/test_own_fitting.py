@@ -18,6 +18,7 @@ from src.methods import augment, train
 from src.methods.task import Task
 from src.methods.train import Train
 from src.models import Architecture, small_cnn
+from src.pipeline import stages, work
 from src.pipeline.code import code_version
 from src.settings.check import UserError
 from src.settings.sections import Augment, Preprocess
@@ -76,27 +77,30 @@ def test_an_own_augmentation_draws_for_an_image_whatever_the_batch(module: Path,
     assert not np.array_equal(whole, augment.by_own(images, "mine.noise", 0, 2, np.arange(40)))
 
 
-@pytest.mark.parametrize(
-    ("loss", "own", "line"),
-    [
-        ("mine.broken", None, "loss=mine.broken: fails (KeyError: "),
-        (
-            "mine.one",
-            None,
-            "loss=mine.one: gives () for two images; takes a function of labels and scores, both [n, 3]",
-        ),
-        (None, "mine.broken", "augment.own=mine.broken: fails (KeyError: 'nothing'); takes a function of an image"),
-        (None, "mine.crop", "augment.own=mine.crop: gave uint8 [7, 8, 1]; takes uint8 [8, 8, 1], as it was given"),
-    ],
-)
-def test_what_can_not_be_used_is_told_before_training(
-    module: Path, task: Task, loss: str | None, own: str | None, line: str
-) -> None:
-    task = replace(task, augment=Augment(own=own))
-    with pytest.raises(UserError) as caught:
-        train.optimise(small_cnn.build(Architecture(), (8, 8, 1), 3), task, Train(1, 20, 1e-2, loss=loss))
-    assert str(caught.value).startswith(line)
-    assert "\n" not in str(caught.value)
+UNFIT = {
+    "train.loss=mine.broken": "train.loss=mine.broken: fails (KeyError: ",
+    "prune=p1 prune.loss=mine.one": "prune.loss=mine.one: gives () for two images; takes a function of labels and ",
+    "augment.own=mine.broken": "augment.own=mine.broken: fails (KeyError: 'nothing'); takes a function of an image",
+    "augment.own=mine.crop": "augment.own=mine.crop: gives uint8 [7, 8, 1]; takes a function of an image, uint8 [8, 8,",
+}
+
+
+def test_what_can_not_be_used_is_told_in_one_line_before_anything_is_trained(module: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose = default_composer()
+        for told, line in UNFIT.items():
+            with pytest.raises(UserError) as caught:
+                work.try_own(compose(told.split()))
+            assert str(caught.value).startswith(line)
+            assert "\n" not in str(caught.value)
+        with pytest.raises(UserError, match=r"^augment\.own=mine\.crop: gives uint8 \[7, 8, 1\]"):
+            stages.check([compose(["augment.own=mine.crop"])])
+
+
+def test_what_fails_later_is_told_in_one_line_as_well(module: Path, task: Task) -> None:
+    model = small_cnn.build(Architecture(), (8, 8, 1), 3)
+    with pytest.raises(UserError, match=r"^augment\.own=mine\.broken: fails \(KeyError: 'nothing'\); takes .*$"):
+        train.optimise(model, replace(task, augment=Augment(own="mine.broken")), Train(1, 20, 1e-2))
 
 
 def test_a_path_is_checked_and_nothing_imported(module: Path) -> None:

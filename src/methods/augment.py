@@ -107,28 +107,21 @@ def cut_out(images: np.ndarray, side: float, y: np.ndarray, x: np.ndarray) -> np
 
 def by_own(images: np.ndarray, path: str, seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
     """Each as the user's function at the import path `path` changes it, with random numbers of its own. Raises
-    `UserError` where that gives something else than an image of the same kind."""
+    `UserError` where that fails, or gives something else than an image of the same kind."""
     function, changed = own_code.load(path, "augment.own"), np.empty_like(images)
+    takes = (
+        f"takes a function of an image, uint8 {list(images.shape[1:])}, and a numpy.random.Generator, to such an image"
+    )
     for i, index in enumerate(indices):
-        image = function(images[i].copy(), np.random.default_rng([seed, epoch, OWN, index]))
+        try:
+            image = function(images[i].copy(), np.random.default_rng([seed, epoch, OWN, index]))
+        except Exception as error:
+            raise UserError(f"augment.own={path}: fails ({own_code.in_short(error)}); {takes}") from None
         if getattr(image, "dtype", None) != np.uint8 or image.shape != images.shape[1:]:
             gave = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise UserError(f"augment.own={path}: gave {gave}; takes uint8 {list(images.shape[1:])}, as it was given")
+            raise UserError(f"augment.own={path}: gives {gave}; {takes}")
         changed[i] = image
     return changed
-
-
-def try_own(images: np.ndarray, path: str, seed: int) -> None:
-    """Raises `UserError` where the user's function can't change `images`."""
-    try:
-        by_own(images, path, seed, 0, np.arange(len(images)))
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"augment.own={path}: fails ({own_code.in_short(error)}); takes a function of an image, uint8 "
-            f"{list(images.shape[1:])}, and a numpy.random.Generator"
-        ) from None
 
 
 def _mean(images: np.ndarray) -> np.ndarray:

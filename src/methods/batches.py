@@ -22,8 +22,6 @@ def training_images(task: Task, config: Fitting, batch_size: int) -> "tf.data.Da
     # There is nothing to tune, and the tuning thread may sleep for up to a minute before it lets a finished training
     # end (TensorFlow 2.21).
     options.autotune.enabled = False
-    if task.augment.own:
-        augment.try_own(task.dataset.train.read(np.arange(1)), task.augment.own, task.seed)
     classes = len(task.dataset.classes)
     signature = [
         tf.TensorSpec((batch_size, *task.dataset.shape), tf.float32),

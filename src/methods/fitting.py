@@ -60,24 +60,25 @@ def loss(config: Fitting, augment: Augment, keras: Any, logits: bool, classes: i
     """The Keras loss of scores that are `logits` or probabilities, or the user's own: `(labels, scores)`, float32
     `[n, classes]` each, to a number per image. Raises `UserError` where that can't be computed."""
     if config.loss:
-        return _own_loss(config.loss, classes)
+        return own_loss(config.loss, classes)
     if soft_labels(config, augment):
         return keras.losses.CategoricalCrossentropy(from_logits=logits)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
-def _own_loss(path: str, classes: int) -> Any:
+def own_loss(path: str, classes: int, key: str = "loss") -> Any:
+    """The user's function at an import path, once it has been tried. Errors start with `key`."""
     import tensorflow as tf
 
-    function, images = own_code.load(path, "loss"), tf.TensorSpec((2, classes), tf.float32)
+    function, images = own_code.load(path, key), tf.TensorSpec((2, classes), tf.float32)
     takes = f"takes a function of labels and scores, both [n, {classes}], that gives a number per image, [n]"
     try:
         given = tf.function(lambda labels, scores: function(labels, scores)).get_concrete_function(images, images)
         shape = given.output_shapes
     except Exception as error:
-        raise UserError(f"loss={path}: fails ({own_code.in_short(error)}); {takes}") from None
+        raise UserError(f"{key}={path}: fails ({own_code.in_short(error)}); {takes}") from None
     if shape != tf.TensorShape(2):
-        raise UserError(f"loss={path}: gives {shape} for two images; {takes}")
+        raise UserError(f"{key}={path}: gives {shape} for two images; {takes}")
     return function
 
 

@@ -107,7 +107,7 @@ def optimise(
         jit_compile=config.jit_compile,
     )
     validation = _Validation(model, task, config, batch_size, steps, keep_best_from)
-    with _xla_errors_told():
+    with _errors_told():
         model.fit(
             training_images(task, config, batch_size),
             epochs=config.epochs,
@@ -122,18 +122,21 @@ def optimise(
 
 
 @contextmanager
-def _xla_errors_told() -> Iterator[None]:
-    """Turns what XLA says of an operator that it can't compile into a `UserError`."""
+def _errors_told() -> Iterator[None]:
+    """Turns what TensorFlow says over pages of an operator that XLA can't compile, or of a `UserError` while images are
+    read, into a `UserError`."""
     import tensorflow as tf
 
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:
         if match := re.search(r"Detected unsupported operations .* on XLA\w+: (\w+)", str(error)):
             raise UserError(
                 f"jit_compile: XLA can't compile {match[1]}, which the model is made of; takes false (train."
                 "jit_compile=false prune.jit_compile=false)"
             ) from None
+        if match := re.search(r"UserError: (.+)", str(error)):
+            raise UserError(match[1]) from None
         raise
 
 

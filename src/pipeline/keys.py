@@ -10,6 +10,7 @@ from src.measure.latency.report import Host
 from src.measure.probe import Probe
 from src.measure.targets import Target
 from src.measure.targets.litert import CPU
+from src.methods.fitting import Fitting
 from src.pipeline.code import code_version
 from src.settings.config import Config, Step
 from src.settings.plain import canonical, plain
@@ -44,13 +45,17 @@ def of_stage(
     return digest({**asked, **done_by, "parent": before}), digest({**asked, "parent": before_recipe})
 
 
-def _own_modules(config: Config, step: Step) -> list[str]:
-    """Of the user's own loss and augmentation; the libraries are told by their versions."""
-    if step.group == "quant":
+def own_paths(config: Config, step: Step) -> list[str]:
+    """The import paths of the user's own functions that a step which trains is done with."""
+    if not isinstance(step.settings, Fitting):
         return []
-    paths = [getattr(step.settings, "loss", None), config.augment.own]
-    modules = [path.rpartition(".")[0] for path in paths if isinstance(path, str)]
-    return [name for name in modules if name and name.partition(".")[0].replace("_", "-") not in LIBRARIES]
+    return [path for path in (step.settings.loss, config.augment.own) if path]
+
+
+def _own_modules(config: Config, step: Step) -> list[str]:
+    """Those of the user's own functions; the libraries are told by their versions."""
+    modules = [path.rpartition(".")[0] for path in own_paths(config, step)]
+    return [name for name in modules if name.partition(".")[0].replace("_", "-") not in LIBRARIES]
 
 
 def of_probe(probe: Probe, artifact: str, data: Dataset) -> str:

@@ -188,6 +188,9 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, 
             raise UserError(
                 f"model.preprocess.{name}={list(values)}: takes one number or {data.shape[2]}, one for each channel"
             )
+    own = {tuple(p for s in each.steps.values() for p in keys.own_paths(each, s)): each for each in configs}
+    for each in (each for paths, each in own.items() if paths):
+        worker.call(work.try_own, each)
     transforms: list[Step] = []  # settings of a user's own may have no hash
     for step in (step for each in configs for step in each.transforms):
         if step.acts and step not in transforms:

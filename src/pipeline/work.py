@@ -11,11 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.console.progress import at
 from src.data import dataset
 from src.machine import backend
 from src.measure.audit.promised import confirm
 from src.measure.probe import Asked
+from src.methods import augment, fitting
 from src.methods.task import Task, Trained
 from src.models import checkpoint, promises
 from src.models.promises import Promises
@@ -70,6 +73,17 @@ def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int]
             except Unfit as error:
                 said["refused"].append([place, str(error)])
     return said
+
+
+def try_own(config: Config) -> None:
+    """Raises `UserError` where a loss or an augmentation of the user's own can't be used."""
+    data = dataset(config)
+    for group, step in config.steps.items():
+        if isinstance(step.settings, fitting.Fitting) and step.settings.loss:
+            fitting.own_loss(step.settings.loss, len(data.classes), f"{group}.loss")
+    if config.augment.own:
+        first = np.arange(1)
+        augment.by_own(data.train.read(first), config.augment.own, config.seed, 0, first)
 
 
 def _notes(step: Step, built: Any) -> tuple[str, ...]:
