@@ -123,7 +123,7 @@ def _settings(store: Store, first: recorded.ClosedSweep, second: recorded.Closed
     differences = differing(configs[0], configs[1]) | differing(facts[0], facts[1])
     lines = [f"   {key}: {_shown(a)} → {_shown(b)}" for key, (a, b) in differences.items()]
     more = [f"   … and {len(lines) - SHOWN} more settings"] if len(lines) > SHOWN else []
-    return [*lines[:SHOWN], *more] or ["   the same settings"]
+    return [*lines[:SHOWN], *more] or ["   the settings that they share are the same"]
 
 
 def _shown(value: Any) -> str:

@@ -24,6 +24,7 @@ from src.models.checkpoint import restore
 from src.settings.check import UserError
 from src.settings.sections import Augment, Preprocess
 from src.store.artifacts import sha256
+from src.sweep.variant import expand
 
 FIT = Train(epochs=4, batch_size=10, learning_rate=0.1)
 PRUNING = MagnitudePruning(
@@ -170,15 +171,15 @@ def test_training_stops_early_and_pruning_not_before_its_zeros_are_there(task: T
 
 
 REFUSED = {
-    "train.momentum=0.9": "train: momentum=0.9: optimizer=adam has none; takes sgd",
-    "train.optimizer=sgd train.beta_1=0.5": "train: beta_1=0.5: optimizer=sgd has none; takes adam or adamw",
-    "train.optimizer=sgd train.nesterov=true": "train: nesterov=true: needs a momentum",
+    "train.momentum=0.9": "train.momentum=0.9: optimizer=adam has none; takes optimizer=sgd",
+    "train.optimizer=sgd train.beta_1=0.5": "train.beta_1=0.5: optimizer=sgd has none; takes optimizer=adam or adamw",
+    "train.optimizer=sgd train.nesterov=true": "train.nesterov=true: needs a momentum",
     "train.optimizer=rmsprop": "train.optimizer=rmsprop: takes one of adam, adamw, sgd",
     "train.label_smoothing=1": "train.label_smoothing=1: takes a number of at least 0 and below 1",
     "train.class_weight=true": "train.class_weight=true: takes ",
     "train.patience=0": "train.patience=0: takes ",
     "train.weight_decay=-1": "train.weight_decay=-1: takes ",
-    "train.epochs=2 train.warmup_epochs=2": "train: warmup_epochs=2: takes a number below epochs=2",
+    "train.epochs=2 train.warmup_epochs=2": "train.warmup_epochs=2: takes a number below epochs=2",
     "prune=p1 prune.learning_rate_schedule=step": "prune.learning_rate_schedule=step: takes one of cosine, constant,",
 }
 
@@ -191,6 +192,17 @@ def test_settings_that_do_not_go_together_are_refused_in_one_line() -> None:
                 compose(told.split())
             assert str(caught.value).startswith(line), told
             assert "\n" not in str(caught.value)
+
+
+def test_a_setting_that_needs_another_makes_no_difference_where_nothing_reads_it() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose = default_composer()
+        idle = expand([["prune=none", "prune.momentum=0.9"]], compose)
+        with pytest.raises(UserError, match=r"^prune\.momentum=2: takes a number"):
+            compose(["prune=none", "prune.momentum=2"])
+        plain = expand([["prune=none"]], compose)
+    assert idle[0].notes == ("prune.momentum=0.9: makes no difference, since no option chosen here takes it",)
+    assert idle[0].stage.key == plain[0].stage.key
 
 
 def test_an_override_of_pruning_shares_the_training() -> None:

@@ -317,6 +317,8 @@ def strict(text: str) -> Any:
         ([], "takes at least one .tflite file (--help shows how)"),
         (["{m}", "compressors=rar"], "compressors=rar: takes of gzip6, gzip9, xz, zstd"),
         (["{m}", "depth=3"], "depth=3: no such setting; takes compressors, json"),
+        (["{m}", "--json", "a.json"], "--json: no such option; takes json=FILE"),
+        (["{m}", "--json=a.json"], "--json=a.json: no such option; takes json=a.json"),
         (["{m}", "-v"], "-v: no such option; takes files, KEY=VALUE and --help"),
         (["{m}", "json=a.json", "json=b.json"], "json=b.json: json=a.json was given before; takes one of them"),
         (["{m}", "json={folder}"], "json={folder}: is a folder; takes the name of a file"),

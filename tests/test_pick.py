@@ -57,7 +57,7 @@ def test_the_least_of_those_that_are_sure_to_be_within_the_constraints(settings:
 def test_each_other_one_is_refused_for_a_reason_that_says_by_how_much() -> None:
     found = candidates(ROWS, Constraints(max_gzip="350B", max_latency_ms=0.8))
     reasons = {candidate.result.variant: "; ".join(candidate.refused) for candidate in found}
-    assert reasons["small"] == "may drop up to 3.0 points: 2.0 above max_drop"
+    assert reasons["small"] == "may drop up to 3.0 points: 2.0 points above max_drop"
     assert reasons["sure"] == "1.00 ms: 0.2 ms above max_latency_ms"
     assert reasons["fast"] == "400 B: 50 B above max_gzip"
     assert reasons["untimed"] == "has no latency_ms_median"
@@ -86,18 +86,23 @@ def alone(settings: dict[str, Any], **more: Any) -> Candidate:
         ({"max_drop": 0}, {"high": 0.0}, (), 0),
         ({"max_gzip": 500}, {}, (), 0),
         ({"max_latency_ms": 1}, {}, (), 0),
-        ({"max_drop": 0.01}, {"high": 0.0105}, ("may drop up to 1.1 points: 0.1 above max_drop",), 1.05),
+        ({"max_drop": 0.01}, {"high": 0.0105}, ("may drop up to 1.1 points: 0.1 points above max_drop",), 1.05),
         # Below half a tenth of a point, 0.0 above would say nothing.
-        ({"max_drop": 0.01}, {"high": 0.0104}, ("may drop up to 1.040 points: 0.040 above max_drop",), 1.04),
-        ({"max_drop": 0}, {"high": 0.0005}, ("may drop up to 0.1 points: 0.1 above max_drop",), math.inf),
-        ({"max_drop": 0.01}, {"high": 0.51}, ("may drop up to 51.0 points: 50.0 above max_drop",), 51),
-        ({"max_drop": 0.01}, {"high": 0.02, "gzip_bytes": 1e6}, ("may drop up to 2.0 points: 1.0 above max_drop",), 2),
-        ({"max_drop": 0}, {"high": 0.02}, ("may drop up to 2.0 points: 2.0 above max_drop",), math.inf),
+        ({"max_drop": 0.01}, {"high": 0.0104}, ("may drop up to 1.040 points: 0.040 points above max_drop",), 1.04),
+        ({"max_drop": 0}, {"high": 0.0005}, ("may drop up to 0.1 points: 0.1 points above max_drop",), math.inf),
+        ({"max_drop": 0.01}, {"high": 0.51}, ("may drop up to 51.0 points: 50.0 points above max_drop",), 51),
+        (
+            {"max_drop": 0.01},
+            {"high": 0.02, "gzip_bytes": 1e6},
+            ("may drop up to 2.0 points: 1.0 points above max_drop",),
+            2,
+        ),
+        ({"max_drop": 0}, {"high": 0.02}, ("may drop up to 2.0 points: 2.0 points above max_drop",), math.inf),
         ({"max_drop": 0.01, "risk": "point"}, {"high": 0.5}, (), 0),
         (
             {"max_drop": 0.01, "risk": "point"},
             {"validation_accuracy_drop": 0.04},
-            ("drops 4.0 points: 3.0 above max_drop",),
+            ("drops 4.0 points: 3.0 points above max_drop",),
             4,
         ),
         ({"max_gzip": 499}, {}, ("500 B: 1 B above max_gzip",), 500 / 499),

@@ -221,7 +221,7 @@ def test_the_plan_says_which_layer_gets_what_by_rules(tmp_path: Path, monkeypatc
     notes, unfit = stages.check([ruled])
     assert notes == (
         "p1: Prunes conv2, conv3 from 0 % to 90 %; dense1 from 0 % to 50 %.",
-        "p1: The policy does not take conv1, so that no rule prunes them.",
+        "p1: The policy does not take conv1, so that no rule prunes it.",
     )
     assert unfit == []
     with pytest.raises(

@@ -175,7 +175,7 @@ def test_the_plan_says_which_layer_gets_what() -> None:
     rules = (SparsityRule("conv", initial_sparsity=0.1), SparsityRule("b.*", final_sparsity=0.9))
     assert prune.notes(replace(TO_80, rules=rules, layers=policy), model()) == (
         "Prunes conv from 10 % to 80 %; top from 50 % to 80 %.",
-        "The policy does not take blur, so that no rule prunes them.",
+        "The policy does not take blur, so that no rule prunes it.",
     )
 
 

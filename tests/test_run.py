@@ -47,6 +47,8 @@ WRONG = [
     (["-m", "quant=drq,null"], "quant=null: no such option; takes one of drq, f16, fiq, none"),
     (["data.path=/nowhere"], "data.path: the option chosen has no such key; data=image_folder or npz has it"),
     (["quant=drg"], "quant=drg: no such option; did you mean drq? takes one of drq, f16, fiq, none"),
+    (["train.lr=0.1"], "train.lr: no such key; did you mean train.learning_rate? train takes "),
+    (["prune.optimiser=sgd"], "prune.optimiser: no such key; did you mean prune.optimizer? prune takes "),
     (["model.preproces.mean=1"], "model.preproces.mean: no such key; did you mean model.preprocess.mean?"),
     (
         ["hydra.launcher.n_jobs=2"],
@@ -88,7 +90,11 @@ WRONG = [
     (["-m", "seed=range(0,9,0)"], "seed=range(0,9,0): range() arg 3 must not be zero"),
     (["-m", "seed=interval(0,1)"], "seed=interval(0,1): takes values that can be counted"),
     (["-m", "seed=range(0,1000000000)"], "seed=range(0,1000000000): makes more than 100,000 variants"),
-    (["prune=p1,p2"], "prune=p1,p2: is a sweep, which takes -m; as a list it is prune=[p1,p2]"),
+    (["prune=p1,p2"], "prune=p1,p2: is a sweep, which takes -m\n"),
+    (["data.seed=1,2"], "data.seed=1,2: is a sweep, which takes -m; as a list it is data.seed=[1,2]\n"),
+    (["-m", "prune=p1,", "p2"], "prune=p1, p2: a space after the comma? takes prune=p1,p2\n"),
+    (["-m", "seed=0,", "1,", "2", "prune=p1"], "seed=0, 1, 2: a space after the comma? takes seed=0,1,2\n"),
+    (["augment=[1,", "2]"], "augment=[1, 2]: a space after the comma? takes 'augment=[1,2]'\n"),
     (["~prune"], "prune: is left out, and transforms names it; takes an option, such as prune=none"),
     (["~quant"], "quant: is left out; every run takes it"),
     (["~seed"], "seed: is left out; every run takes it"),
@@ -103,6 +109,7 @@ WRONG = [
     (["+prune@other=p1"], "other: no such key; nothing reads it"),
     (["sweep.stage=quant"], "sweep.stage: no such key"),
     (["hydra.sweeper.max_batch_size=3"], "hydra.sweeper.max_batch_size: no such key"),
+    (["transforms=[clip]"], "transforms=clip: no such config group; there are benchmark, data, "),
     (["transforms=[train]"], "transforms=train: takes config groups of steps between train and quant, each once"),
     (["transforms=[prune,prune]"], "transforms=prune: takes config groups of steps between train and quant, each once"),
     # Types that Python takes for others.
@@ -118,6 +125,15 @@ WRONG = [
     (["prune.rules=[{layers: '(', final_sparsity: 0.9}]"], "prune.rules.layers: '(' is no regular expression"),
     (["prune.rules=[{layers:x,final:0.9}]"], "prune.rules.final: no such key; prune.rules takes layers, "),
     (["prune.rules=[{layer:x}]"], "prune.rules.layer: no such key; prune.rules takes layers, initial_sparsity, "),
+    (
+        ["-m", "prune=none,p1", "prune.rules={layers:c,final_sparsity:0.5}"],
+        "prune.rules={layers:c,final_sparsity:0.5}: takes a list: prune.rules=[{layers:c,final_sparsity:0.5}]\n",
+    ),
+    (["audit.compressors={a:1}"], "audit.compressors={a:1}: takes a list: audit.compressors=[{a:1}]\n"),
+    (
+        ["-m", "prune=p1", "prune.optimizer=adam,sgd", "prune.momentum=0.9"],
+        "prune.momentum=0.9: optimizer=adam has none; takes optimizer=sgd\n",
+    ),
     (["prune.layers.types=[Conv2d]"], "prune.layers.types=Conv2d: no layer with a kernel; did you mean Conv2D?"),
     # Interpolations.
     (["train.epochs=${nosuch}"], "train.epochs: Interpolation key 'nosuch' not found"),
@@ -232,6 +248,9 @@ def test_help_shows_groups_options_and_examples(place: Place) -> None:
         "epochs: 20",
     ):
         assert expected in done.stdout
+    others = done.stdout.partition("Settings of other options")[2]
+    assert "optimizer: adam" in others, "from the file that magnitude.yaml places in itself"
+    assert not re.search(r"^ *_", done.stdout, re.MULTILINE), "what begins with _ is no setting"
 
 
 @pytest.mark.parametrize("mode", [[], ["plan=true"]], ids=["run", "plan"])

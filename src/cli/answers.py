@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import yaml
@@ -72,7 +72,8 @@ def in_one_line(error: Exception, line: Configs | None) -> str:
     if match := re.match(r"Ambiguous value for argument '(.+?)' 1\. To use|Sweep parameters '(.+)' requires", text):
         argument = match[1] or match[2]
         key, _, values = argument.partition("=")
-        return f"{argument}: is a sweep, which takes -m; as a list it is {key}=[{values}]"
+        as_list = "" if line.options_of(key) else f"; as a list it is {key}=[{values}]"
+        return f"{argument}: is a sweep, which takes -m{as_list}"
     if match := re.search(r"Multiple values for (\S+?)\. To override", text):
         return f"{match[1]}: has a value already; takes {match[1]}=OPTION without a plus sign"
     if isinstance(cause, OmegaConfBaseException) and not text:
@@ -80,9 +81,18 @@ def in_one_line(error: Exception, line: Configs | None) -> str:
     return text
 
 
-def unreadable(argument: str, swept: bool) -> str:
-    """Of an override that Hydra's grammar doesn't take: with the quotes that make it readable, where quotes do."""
+def unreadable(argument: str, swept: bool, following: Sequence[str] = ()) -> str:
+    """Of an override that Hydra's grammar doesn't take: with the quotes that make it readable, where quotes do, or
+    without the spaces at which a shell took the arguments `following` from it."""
     key, equals, value = argument.partition("=")
+    joined = argument
+    for i, part in enumerate(following):
+        if not joined.endswith(","):
+            break
+        joined += part
+        if _reads(joined):
+            typed = " ".join([argument, *following[: i + 1]])
+            return f"{typed}: a space after the comma? takes {shlex.quote(joined)}"
     if not equals:
         return f"{argument}: takes KEY=VALUE, such as seed=1, or an option that begins with --"
     if not _reads(f"{key}=0"):
@@ -151,6 +161,21 @@ def unknown_option(group: str, option: str, options: Sequence[str]) -> str:
     return f"{group}={option}: no such option; {hint}takes one of {', '.join(sorted(options))}{unset}"
 
 
+def unknown_group(group: str, groups: Sequence[str]) -> str:
+    """Of a name in `transforms`; `groups` are all that there are."""
+    close = difflib.get_close_matches(group, groups, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    there_are = ", ".join(sorted(groups))
+    own = "one in a folder of your own takes --config-dir DIR"
+    return f"transforms={group}: no such config group; {hint}there are {there_are}; {own}"
+
+
+def _nearest(name: str, known: Collection[str]) -> list[str]:
+    """The key that is meant, if any: `learning_rate` by its initials too."""
+    initials = [key for key in sorted(known) if "".join(word[:1] for word in key.split("_")) == name]
+    return initials[:1] or difflib.get_close_matches(name, known, 1)
+
+
 def unknown_key(key: str, line: Configs) -> str:
     """Names the first part of `key` that there isn't, and what there is in its place."""
     parts = key.split(".")
@@ -169,15 +194,12 @@ def unknown_key(key: str, line: Configs) -> str:
     for depth in range(inside, len(parts)):
         parent, name = ".".join(parts[:depth]), parts[depth]
         within = [OmegaConf.select(root, ".".join(parts[inside:depth])) if depth > inside else root for root in roots]
-        known = {str(k) for node in within if isinstance(node, DictConfig) for k in node} - {
-            "_target_",
-            "_parameters_",
-            "defaults",
-        }
+        keys = {str(k) for node in within if isinstance(node, DictConfig) for k in node}
+        known = {k for k in keys if not k.startswith("_")} - {"defaults"}
         if depth == 0:
             known = known - {"hydra"} | set(line.groups())
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+            close = _nearest(name, known)
             meant = [*parts[:depth], *close, *parts[depth + 1 :]]
             there = len(parts) == depth + 1 or any(OmegaConf.select(r, ".".join(meant[inside:])) for r in roots)
             hint = f"did you mean {'.'.join(meant)}? " if close and there else ""

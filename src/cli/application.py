@@ -20,7 +20,7 @@ from yaml import YAMLError
 from src.cli import frame, saved
 from src.cli.answers import in_one_line, refuse_what_is_no_text
 from src.cli.arguments import Line, in_hydras_order, without_sweeping
-from src.cli.help import groups, others
+from src.cli.help import groups, others, settings
 from src.console.terminal import plain_where_needed
 from src.machine import system as machine
 from src.settings import credentials
@@ -32,7 +32,7 @@ _typed: list[str] = []
 is_command = False  # else one of a launcher's processes
 
 saved.without_passwords()
-for resolver in (groups, others):  # for the help in conf/config.yaml
+for resolver in (groups, others, settings):  # for the help in conf/config.yaml
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

@@ -89,6 +89,8 @@ class Line(Options):
         for override in parsed(self.overrides, self.loader, swept=self.options.multirun):
             if override.is_sweep_override():
                 self._check_sweep(override)
+            elif isinstance(override.value(), dict):
+                self._check_is_no_list(override)
             if options := self.options_of(override.key_or_group):
                 _check_options(override, options)
                 self._check_list(override)
@@ -128,6 +130,16 @@ class Line(Options):
                 "-m … plan=true shows all variants"
             )
 
+    def _check_is_no_list(self, override: Override) -> None:
+        """OmegaConf 2.3 can't merge settings in braces into a list, and says so in its own terms."""
+        key = override.key_or_group
+        group, _, path = key.partition(".")
+        roots = [self.option(group, option) for option in self.options_of(group)] if path else []
+        told = (OmegaConf.select(root, path) for root in roots) if roots else [OmegaConf.select(self.composed(), key)]
+        if any(isinstance(value, ListConfig) for value in told):
+            value = str(override.input_line).partition("=")[2]
+            raise UserError(f"{override.input_line}: takes a list: {key}=[{value}]")
+
     def _check_hydras(self, key: str) -> None:
         """Hydra takes any key that is added to its own section, and reads what it knows."""
         node: Any = OmegaConf.structured(HydraConf)
@@ -163,11 +175,12 @@ def parsed(arguments: Iterable[str], loader: ConfigLoaderImpl, swept: bool) -> l
     parser = OverridesParser.create(config_loader=loader)
     overrides = []
     variants = 1
-    for argument in arguments:
+    arguments = list(arguments)
+    for i, argument in enumerate(arguments):
         try:
             (override,) = parser.parse_overrides([argument])
         except HydraException:
-            raise UserError(answers.unreadable(argument, swept)) from None
+            raise UserError(answers.unreadable(argument, swept, arguments[i + 1 :])) from None
         if not override.key_or_group:
             raise UserError(f"{argument}: takes KEY=VALUE, such as seed=1")
         variants *= _count(override)
@@ -227,7 +240,7 @@ def _check_together(options: argparse.Namespace) -> None:
     told = [mode for mode, is_told in modes.items() if is_told]
     if len(told) > 1:
         raise UserError(f"{' and '.join(told)}: takes one of them")
-    if options.resolve and not (options.cfg or options.help):
+    if options.resolve and not options.cfg:
         raise UserError("--resolve: goes with --cfg job")
     if options.experimental_rerun:
         raise UserError(

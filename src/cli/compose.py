@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.cli import answers
 from src.cli.options import Options
-from src.settings.check import UserError
+from src.settings.check import DontGoTogether, UserError
 from src.settings.config import Config, load, unread
 from src.settings.plain import canonical, plain
 from src.store.opening import check_writable
@@ -68,6 +68,7 @@ class _Composer:
 
     def __call__(self, overrides: Sequence[str]) -> Config:
         composed = self._compose(overrides)
+        self._check_transforms(composed)
         for group, keys in _unread(composed).items():
             if (seen := (group, canonical(composed.settings[group]))) not in self._sound:
                 self._check_as_others(group, keys, overrides)
@@ -121,6 +122,12 @@ class _Composer:
             parts = self._in_parts(overrides)
         return parts or self._whole(*overrides)
 
+    def _check_transforms(self, composed: Composed) -> None:
+        groups, named = self._options.groups(), composed.settings.get("transforms")
+        for group in named if isinstance(named, list) else ():
+            if isinstance(group, str) and group not in {*groups, *composed.settings}:
+                raise UserError(answers.unknown_group(group, groups))
+
     def _check_as_others(self, group: str, keys: tuple[str, ...], overrides: Sequence[str]) -> None:
         """Raises `UserError` unless each of `keys`, which the option chosen doesn't take, is one that another option of
         the group takes, with that value."""
@@ -130,6 +137,8 @@ class _Composer:
                 try:
                     checked(self._compose(_choosing(group, option, overrides)))
                     left -= its
+                except DontGoTogether:
+                    left -= its  # each is one that the option takes, and here nothing reads it
                 except UserError as error:
                     wrong.append(error)
         if left:

@@ -29,6 +29,9 @@ def parse(
     values: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
+        if argument.startswith("--") and (option := key.removeprefix("--")) in keys:
+            shown_value = value or ("FILE" if option == "json" else "VALUE")
+            raise UserError(f"{argument}: no such option; takes {option}={shown_value}")
         if equals and not os.path.lexists(argument):
             if key not in keys and not (prefix and key.startswith(prefix)):
                 listed = ", ".join([*keys, *([prefix + "NAME"] if prefix else [])])

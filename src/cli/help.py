@@ -20,6 +20,12 @@ def groups(_root_: DictConfig) -> str:
     return "\n".join(lines)
 
 
+def settings(_root_: DictConfig) -> str:
+    """Those of the options chosen and of the sections, without what is Hydra's and what is no setting."""
+    every: Any = OmegaConf.to_container(_root_, resolve=False)
+    return _yaml({key: value for key, value in every.items() if key != "hydra"})
+
+
 def others(_root_: DictConfig) -> str:
     """The settings of options that are not chosen, of each method once: the options that are made of another have the
     same keys."""
@@ -30,11 +36,23 @@ def others(_root_: DictConfig) -> str:
             own = options.option(group, option)
             if option == choices.get(group) or not own.get("_target_"):
                 continue
-            settings: Any = OmegaConf.to_container(own, resolve=False)
-            if keys := {key: value for key, value in settings.items() if key not in ("_target_", "defaults")}:
-                text = OmegaConf.to_yaml(OmegaConf.create(keys)).rstrip("\n").replace("\n", "\n    ")
+            if keys := _settings(OmegaConf.to_container(own, resolve=False)):
+                text = _yaml(keys).replace("\n", "\n    ")
                 shown.append(f"  {group}={option}:\n    {text}")
     return "\n".join(shown)
+
+
+def _settings(node: Any) -> Any:
+    """`node` without keys that begin with `_`, such as `_target_`, and without sections that have no others."""
+    if not isinstance(node, dict):
+        return node
+    kept = {k: _settings(v) for k, v in node.items() if not str(k).startswith("_") and k != "defaults"}
+    return {k: v for k, v in kept.items() if v != {}}
+
+
+def _yaml(node: Any) -> str:
+    # Hydra fills in its help as a string.Template.
+    return OmegaConf.to_yaml(OmegaConf.create(_settings(node))).rstrip("\n").replace("$", "$$")
 
 
 def _options(root: DictConfig) -> Options:

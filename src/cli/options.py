@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.default_element import ConfigDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -36,9 +37,8 @@ class Options:
         return self._options(group)
 
     def option(self, group: str, option: str) -> DictConfig:
-        """What the file of an option says itself."""
-        loaded = self.loader.repository.load_config(f"{group}/{option}")
-        return loaded.config if loaded and isinstance(loaded.config, DictConfig) else OmegaConf.create()
+        """What the file of an option says itself, on top of the files that its defaults place in it with `@_here_`."""
+        return self._file(f"{group}/{option}")
 
     def composed(self, overrides: Sequence[str] = ()) -> DictConfig:
         return self.loader.load_configuration(self.config_name, list(overrides), run_mode=RunMode.RUN)
@@ -106,6 +106,17 @@ class Options:
         for part in group.split("/"):
             raw = raw.get(part) if isinstance(raw, Mapping) else None
         return raw if isinstance(raw, Mapping) else {}
+
+    def _file(self, path: str) -> DictConfig:
+        loaded = self.loader.repository.load_config(path)
+        if not loaded or not isinstance(loaded.config, DictConfig):
+            return OmegaConf.create()
+        # Hydra 1.3 keeps `_here_` as an empty package.
+        shared = [d for d in loaded.defaults_list or () if isinstance(d, ConfigDefault) and d.package == ""]
+        files = [self._file((default.path or "").removeprefix("/")) for default in shared]
+        merged = OmegaConf.unsafe_merge(OmegaConf.create(), *files, loaded.config)
+        assert isinstance(merged, DictConfig)
+        return merged
 
     def _list(self, group: str) -> list[str]:
         return self.loader.get_group_options(group, config_name=self.config_name, overrides=self.places)

@@ -44,7 +44,9 @@ class Fitting:
         others, takes = (ADAM, "adam or adamw") if self.optimizer == "sgd" else (SGD, "sgd")
         for name, default in others.items():
             if getattr(self, name) != default:
-                raise ValueError(f"{name}={getattr(self, name)}: optimizer={self.optimizer} has none; takes {takes}")
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: optimizer={self.optimizer} has none; takes optimizer={takes}"
+                )
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov=true: needs a momentum; takes momentum above 0, such as 0.9")
         if self.warmup_epochs and self.warmup_epochs >= self.epochs:

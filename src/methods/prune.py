@@ -173,7 +173,11 @@ def _ruled(
     spared = [path for path in rules if rules[path].final_sparsity == 0]
     return (
         f"Prunes {_shares(settings)}" + (f"; spares {some(spared)}." if spared else "."),
-        *([f"The policy does not take {some(left)}, so that no rule prunes them."] if left else []),
+        *(
+            [f"The policy does not take {some(left)}, so that no rule prunes {'it' if len(left) == 1 else 'them'}."]
+            if left
+            else []
+        ),
     )
 
 

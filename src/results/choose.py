@@ -93,7 +93,7 @@ def _refused(result: Result, baseline: Result | None, constraints: Constraints) 
         over = 100 * (worst - constraints.max_drop)
         what = "may drop up to" if constraints.risk == "interval" else "drops"
         digits = 1 if over >= 0.05 else 3  # else it would be 0.0 above
-        reasons.append(f"{what} {100 * worst:.{digits}f} points: {over:.{digits}f} above max_drop")
+        reasons.append(f"{what} {100 * worst:.{digits}f} points: {over:.{digits}f} points above max_drop")
         excess = max(excess, worst / constraints.max_drop if constraints.max_drop else math.inf)
     limits = (
         ("gzip_bytes", constraints.max_gzip, "max_gzip", size),

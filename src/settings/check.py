@@ -5,6 +5,7 @@ Nothing here imports TensorFlow: a wrong value is answered before the seconds th
 
 import functools
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -29,6 +30,10 @@ class UserError(Told):
     """Something the user gave can't be used: one line that names it, what it got and what it takes. Exit code 2."""
 
 
+class DontGoTogether(UserError):
+    """Settings of one step each of which can be used, but not with the others."""
+
+
 class Unfit(UserError):
     """A step that makes no sense after the steps before it, or for the model. A grid leaves the variant out; asked for
     alone it can't be made."""
@@ -51,7 +56,9 @@ def check(expected: Any, value: Any, key: str) -> Any:
     try:
         checked = adapter.validate_python(value)
     except ValidationError as error:
-        raise UserError(_one_line(error, _schema(expected), key)) from None
+        first = error.errors(include_url=False)[0]
+        kind = DontGoTogether if first["type"] == "value_error" and not first["loc"] else UserError
+        raise kind(_one_line(error, _schema(expected), key)) from None
     for location, truth in _taken_for_numbers(value, checked):
         raise UserError(_takes_other(truth, _schema(expected), key, location))
     return checked
@@ -101,7 +108,8 @@ def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> st
         case "missing" | "missing_argument":
             return f"{name}: needs a value; takes {_takes(schema, location)}"
         case "value_error":
-            return f"{name}: {first['ctx']['error']}"
+            said = str(first["ctx"]["error"])
+            return f"{name}.{said}" if re.match(r"\w+=[^ ]*: ", said) else f"{name}: {said}"
         case "string_type" if isinstance(first["input"], int | float):
             quoted = shlex.quote(f'{name}="{json.dumps(first["input"])}"')
             return f"{_takes_other(first['input'], schema, key, location)}; as text it takes quotes: {quoted}"

@@ -70,7 +70,7 @@ class Audit:
 
     def __post_init__(self) -> None:
         if "zstd" in self.compressors and importlib.util.find_spec("zstandard") is None:
-            raise ValueError("compressors=zstd takes the package zstandard (make setup EXTRAS=dev,zstd)")
+            raise ValueError("compressors=zstd: takes the package zstandard; `make setup EXTRAS=dev,zstd` installs it")
 
 
 @schema(frozen=True, config=STRICT)

@@ -66,7 +66,7 @@ def audit(path: Path, attribute: bool = False, compressors: Sequence[str] = ()) 
     if unknown:
         raise UserError(f"audit.compressors={unknown[0]}: takes of {', '.join(COMPRESSORS)}")
     if "zstd" in compressors and find_spec("zstandard") is None:
-        raise UserError("audit.compressors=zstd: takes the package zstandard (the extra `zstd`)")
+        raise UserError("audit.compressors=zstd: takes the package zstandard; `make setup EXTRAS=dev,zstd` installs it")
     with tflite.reading(path) as model, ThreadPoolExecutor(2) as threads:
         whole = threads.submit(gzip_bytes, model.data)
         others = {name: threads.submit(COMPRESSORS[name], model.data) for name in compressors}
