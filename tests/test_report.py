@@ -198,7 +198,7 @@ def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() ->
     )
     sweep = Findings("sweep", "today", (Comparison("", same, {"test": 1000}),), Compare(), {"what": "x"})
     text = page(sweep, drawn(sweep))
-    assert "p1-fiq, p2-fiq are equal to the byte" in text
+    assert "p1-fiq, p2-fiq are equal to the byte: measured once, for both." in text
     assert "it broke &lt;so&gt;" in text
 
 
