@@ -266,7 +266,7 @@ def test_a_file_that_fails_is_named_and_the_exit_code_is_1(place: Place, tiny: T
         ),
         ([], "takes at least one .tflite file (--help shows how)"),
         (["threads=2"], "takes at least one .tflite file (--help shows how)"),
-        (["{drq}", "--threads"], "--threads: no such option; takes files, KEY=VALUE and --help"),
+        (["{drq}", "--threads"], "--threads: no such option; takes threads=VALUE"),
     ],
 )
 def test_wrong_input_is_told_before_anything_is_run(tiny: Tiny, arguments: list[str], said: str) -> None:

@@ -54,7 +54,7 @@ class Child:
         self.end()
         self.answers, theirs = os.pipe()
         self.buffer = b""
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", self.module, str(theirs)],
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **self.variables},
@@ -63,7 +63,7 @@ class Child:
             stderr=self.errors,
             pass_fds=(theirs,),
             start_new_session=True,  # what it starts itself ends with it
-            text=True,
+            encoding="utf-8",
         )
         os.close(theirs)
 
@@ -95,7 +95,7 @@ class Child:
 
 def serve(answers: Answers) -> None:
     """The answering side, until nobody asks any more."""
-    with os.fdopen(int(sys.argv[1]), "w") as out:
+    with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as out:
         for line in sys.stdin:
             try:
                 for answer in answers(json.loads(line)):
