@@ -126,6 +126,7 @@ def test_an_interrupted_sweep_closes_its_runs_and_prints_how_to_go_on(place: Pla
     assert set(by_status(place)) == {"KILLED"}
 
 
+@pytest.mark.long
 def test_damaged_artifacts_are_found_and_made_again_or_taken_from_an_earlier_run(
     undisturbed: tuple[Place, dict[str, str]],
 ) -> None:
@@ -156,6 +157,7 @@ def test_damaged_artifacts_are_found_and_made_again_or_taken_from_an_earlier_run
     assert digests(place) == expected
 
 
+@pytest.mark.long
 def test_two_sweeps_at_once_do_each_stage_once(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
     both = [place.start(*SMALL) for _ in range(2)]
     for process in both:
@@ -306,6 +308,7 @@ input()
 """
 
 
+@pytest.mark.long
 def test_a_locked_database_costs_nothing(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
     process = place.start(*SMALL)
     wait_for(process, "train: small_cnn")
@@ -368,6 +371,7 @@ def on_server(server: Server) -> dict[str, str]:
     return {record.name: record.tags["digest"] for record in found}
 
 
+@pytest.mark.long
 def test_a_server_that_goes_and_comes_back_mid_sweep_costs_nothing(
     place: Place, undisturbed: tuple[Place, dict[str, str]]
 ) -> None:

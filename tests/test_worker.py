@@ -226,7 +226,7 @@ assert not {{"tensorflow", "tf_keras"}} & set(sys.modules)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("mode", [[], ["-m"]], ids=["one", "sweep"])
+@pytest.mark.parametrize("mode", [[], pytest.param(["-m"], marks=pytest.mark.long)], ids=["one", "sweep"])
 def test_paths_are_those_of_where_the_command_began(place: Place, mode: list[str]) -> None:
     done = place.run(*mode, *TINY, "hydra.job.chdir=true")
     assert done.returncode == 0, done.stderr

@@ -94,6 +94,7 @@ def accuracy_here(bare: Bare, *overrides: str) -> dict[str, float]:
     return {name: record.metrics["test_accuracy"] for name, record in bare.place.variants(sweep).items()}
 
 
+@pytest.mark.long
 def test_twelve_variants_of_a_saved_model_and_the_float_one_is_as_accurate_as_keras_says(keras2: Bare) -> None:
     broken = [next((keras2.place.folder / "images/train").iterdir()) / f"{number}.jpg" for number in range(4)]
     for file in broken:
