@@ -231,7 +231,7 @@ def test_the_plan_is_shown_and_nothing_is_run(place: Place, undisturbed: tuple[P
     ("reuse", "line"),
     [
         ("stages", "to make: nothing; to convert and evaluate: 3"),
-        ("none", "to make: train, p1; to convert and evaluate: 3"),
+        pytest.param("none", "to make: train, p1; to convert and evaluate: 3", marks=pytest.mark.long),
     ],
 )
 def test_reuse_can_be_refused(undisturbed: tuple[Place, dict[str, str]], reuse: str, line: str) -> None:

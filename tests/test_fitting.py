@@ -107,7 +107,7 @@ def fitted(config: Train, task: Task, checkpoint: Path) -> Any:
     return train.fit(config, lambda: small_cnn.build(Architecture(), (8, 8, 1), 3), task, checkpoint)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_every_stage_that_trains_takes_them_and_one_seed_gives_the_same_bytes(
     task: Task, tmp_path: Path, jit_compile: bool
 ) -> None:

@@ -93,6 +93,7 @@ def _drawn(comparison: Comparison) -> tuple[Findings, list[Drawn]]:
     return findings, list(drawn(findings))
 
 
+@pytest.mark.long
 def test_predictions_that_are_damaged_fail_their_own_variant(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_full_output_is_one_line_with_exit_code_1(tmp_path: Path, module: str)
     assert done.stderr == "error: standard output can't be written (No space left on device)\n"
 
 
+@pytest.mark.long
 def test_a_sweep_its_table_its_choice_and_the_benchmark_are_plain(place: Place) -> None:
     code, out, err = ask(
         place.folder, TERMINALS["C"], "src.run", "prune=none", "quant=drq", "experiment=smoke", "benchmark.seconds=2"

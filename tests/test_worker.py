@@ -209,6 +209,7 @@ def test_native_code_that_crashes_costs_one_stage(place: Place, options: list[st
     assert failed.tags["error"] == "its process died of SIGSEGV at: prune: small_cnn"
 
 
+@pytest.mark.long
 def test_the_command_does_not_import_tensorflow(place: Place) -> None:
     code = f"""
 import sys
