@@ -111,13 +111,17 @@ def known(probes: Mapping[str, Probe], records: Sequence[Record], store: Store, 
     return results
 
 
+def _asked(folder: Path) -> Asked:
+    """What the artifact in `folder` was asked to be, as its conversion left it."""
+    return Asked(**json.loads((folder / ASKED).read_text(encoding="utf-8")))
+
+
 # --- In the worker process ------------------------------------------------------------------------------------
 
 
 def measure(config: Config, variant: str, probes: Mapping[str, Probe], folder: Path) -> dict[str, Result]:
     """Does `probes`, by their keys, on the artifact of `variant` in `folder`, where their files go as well."""
-    data, artifact = dataset(config), folder / artifact_path(variant)
-    asked = Asked(**json.loads((folder / ASKED).read_text(encoding="utf-8")))
+    data, artifact, asked = dataset(config), folder / artifact_path(variant), _asked(folder)
     at(f"{variant}: evaluate")
     running = {key: probe for key, probe in probes.items() if probe.target}
     if running and is_sparse_encoded(artifact) and (why := why_it_cannot_run(artifact)):
@@ -148,8 +152,7 @@ def measure(config: Config, variant: str, probes: Mapping[str, Probe], folder: P
 
 def conclude(config: Config, variant: str, results: Mapping[str, Result], folder: Path) -> dict[str, str]:
     """Writes into `folder` what goes with the artifact, and gives the tags of its run that no single probe gives."""
-    data = dataset(config)
-    asked = Asked(**json.loads((folder / ASKED).read_text(encoding="utf-8")))
+    data, asked = dataset(config), _asked(folder)
     files = {split: folder / predictions_path(split) for split in data.splits()}
     predicted = {split: Predictions.load(file) for split, file in files.items() if file.is_file()}
     no_number = _no_number(predicted, asked.not_numbers)
