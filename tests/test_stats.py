@@ -208,8 +208,9 @@ def test_verdicts_against_a_margin_of_one_point() -> None:
     assert stats.verdict(paired(9000, 300, 100, 600), 0.01) == Verdict("worse")
     assert stats.verdict(paired(9000, 100, 300, 600), 0.01) == Verdict("better")
     # the published study: "+1.5 points" of 900 images, 14 of them, were 30 changes of mind
-    assert stats.verdict(paired(700, 8, 22, 170), 0.01).call in ("better", "undecided")
-    undecided = stats.verdict(paired(700, 18, 27, 155), 0.01)
+    assert stats.verdict(paired(700, 8, 22, 170), 0.01).call in ("better", "no worse")
+    assert stats.verdict(paired(700, 18, 27, 155), 0.01) == Verdict("no worse")
+    undecided = stats.verdict(paired(700, 27, 18, 155), 0.01)
     assert undecided.call == "undecided"
     assert str(undecided).startswith("undecided: needs about ")
 
@@ -225,16 +226,17 @@ def with_interval(low: float, high: float, p_value: float) -> PairedDrop:
         (0.001, 0.009, 0.001, "equal within the margin"),  # though it is sure to be worse
         (-0.009, -0.001, 0.001, "equal within the margin"),  # though it is sure to be better
         (-0.009, 0.01, 1.0, "undecided"),  # the margin itself is outside
-        (-0.01, 0.009, 1.0, "undecided"),
+        (-0.01, 0.009, 1.0, "no worse"),
+        (-0.02, 0.009, 0.5, "no worse"),
         (0.001, 0.02, 0.001, "worse"),
         (-0.02, -0.001, 0.001, "better"),
         (0.0, 0.02, 0.001, "undecided"),  # an interval that touches 0 is on no side of it
-        (-0.02, 0.0, 0.001, "undecided"),
+        (-0.02, 0.0, 0.001, "no worse"),  # not sure to be better
         (-0.02, 0.02, 0.001, "undecided"),
         (0.001, 0.02, 1 - 0.95, "worse"),
         (-0.02, -0.001, 1 - 0.95, "better"),
         (0.001, 0.02, 0.0501, "undecided"),
-        (-0.02, -0.001, 0.0501, "undecided"),
+        (-0.02, -0.001, 0.0501, "no worse"),
     ],
 )
 def test_a_verdict_by_where_the_interval_lies(low: float, high: float, p_value: float, call: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 # Quantiles of the normal and of Student's t, and the binomial: scipy.stats would take almost a second to import.
 from scipy.special import betainc, ndtri, stdtrit
 
-Call = Literal["better", "equal within the margin", "worse", "undecided"]
+Call = Literal["better", "equal within the margin", "no worse", "worse", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,9 @@ def verdict(paired: PairedDrop, margin: float, confidence: float = 0.95, adjuste
     1. the whole interval lies inside (-margin, margin): *equal within the margin*, even where a smaller difference
        than the margin is certain;
     2. the interval lies on one side of 0 and the corrected p-value is at most 1 - confidence: *worse* or *better*;
-    3. *undecided*. `needs_images` is how many images would decide it by rule 1 or 2, were the shares of images that
-       changed, one way and the other, to stay what they are.
+    3. the interval ends below a margin of more than 0: *no worse* than its user can afford, and perhaps better;
+    4. *undecided*. `needs_images` is how many images would decide it by one of these rules, were the shares of images
+       that changed, one way and the other, to stay what they are.
     """
     adjusted = paired.p_value if adjusted_p is None else adjusted_p
     decided = _call(paired, margin, confidence, adjusted)
@@ -167,6 +168,8 @@ def _call(paired: PairedDrop, margin: float, confidence: float, adjusted_p: floa
         return "worse"
     if adjusted_p <= 1 - confidence and high < 0:
         return "better"
+    if 0 < margin and high < margin:
+        return "no worse"
     return "undecided"
 
 

@@ -14,11 +14,12 @@ COLOURS = {
     "baseline": "#1c1d21",
     "better": "#12805f",
     "equal": "#2f62c4",
+    "no-worse": "#0e7490",
     "worse": "#b93a2b",
     "undecided": "#8a7320",
 }
 # Not by colour alone.
-MARKERS = {"baseline": "D", "better": "^", "equal": "o", "worse": "v", "undecided": "s"}
+MARKERS = {"baseline": "D", "better": "^", "equal": "o", "no-worse": ">", "worse": "v", "undecided": "s"}
 MOST_NAMES = 25  # in a figure: more find no room, and the table has them all
 WIDE, NARROW = 9.3, 3.75  # inches of 96 CSS pixels: the room on a page of 1280 and of 400 pixels
 
@@ -43,7 +44,9 @@ def kind(result: Result) -> str:
         return "baseline"
     if result.no_number:
         return "worse"
-    return result.verdict.call.split()[0] if result.verdict else "undecided"
+    if not result.verdict:
+        return "undecided"
+    return {"equal within the margin": "equal", "no worse": "no-worse"}.get(result.verdict.call, result.verdict.call)
 
 
 def short(name: str, most: int) -> str:

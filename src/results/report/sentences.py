@@ -81,8 +81,11 @@ def footnotes(comparison: Comparison) -> Iterator[str]:
     compared = [
         (r.verdict.call, r.test_accuracy_drop) for r in comparison.results if r.verdict and r.test_accuracy_drop
     ]
-    if any(call == "undecided" and (drop.low > 0 or drop.high < 0) for call, drop in compared):
-        yield f"undecided though 0 is outside: not sure among {len(compared)} comparisons (McNemar's test, Holm)."
+    if any(call == "no worse" for call, _ in compared):
+        yield "no worse: sure to lose less than compare.margin, and perhaps better."
+    for unsure in ("undecided", "no worse"):
+        if any(call == unsure and (drop.low > 0 or drop.high < 0) for call, drop in compared):
+            yield f"{unsure} though 0 is outside: not sure among {len(compared)} comparisons (McNemar's test, Holm)."
     if comparison.latency and any(result.no_difference and result.as_fast for result in comparison.results):
         floor = f"{100 * comparison.latency.noise_floor:.1f} %"
         yield f"same: no difference in latency sure to exceed the noise floor, {floor}."
