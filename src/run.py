@@ -36,6 +36,7 @@ def run(overrides: Sequence[Sequence[str]], compose: Compose, launcher: sweep.La
         plan.show(planned, launcher.parallel, Terminal(soft_wrap=True))
         return None
     if launcher.here and planned.jobs:
+        worker.use(config.model.settings.variables())
         worker.start()  # it loads TensorFlow meanwhile
     params = {"data": config.data.name, "variants": len(planned.variants)}
     with sweep.open_sweep(config, store, launcher, command=application.command_line(), params=params) as opened:

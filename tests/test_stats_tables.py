@@ -49,7 +49,7 @@ def is_judged(table: Table, margin: float, confidence: float, correction: float)
         assert judged == Verdict("equal within the margin"), table
     elif apart and adjusted <= 1 - confidence:
         assert judged == Verdict("worse" if low > 0 else "better"), table
-    elif 0 < margin and high < margin:
+    elif margin > 0 and high < margin:
         assert judged == Verdict("no worse"), table
     else:
         assert judged.call == "undecided", table

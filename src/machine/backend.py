@@ -37,6 +37,8 @@ def prepare() -> None:
         # Otherwise dropout under XLA draws from a counter that every execution in the process moves on, and a stage
         # would leave other bytes after another one than alone (TensorFlow 2.21).
         tf_keras.backend.experimental.enable_tf_random_generator()
+        if os.environ.get("TF_USE_LEGACY_KERAS") == "0":
+            import keras  # noqa: F401 -- before anything is drawn: it has a generator of its own
     tf.get_logger().setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
 
@@ -50,6 +52,7 @@ def custom_objects(paths: Sequence[str]) -> Iterator[None]:
     if not paths:
         yield
         return
+    import keras
     import tf_keras
 
     found = {}
@@ -62,7 +65,7 @@ def custom_objects(paths: Sequence[str]) -> Iterator[None]:
                 f"model.custom_objects: {path} can't be imported ({type(error).__name__}: {error}); takes the import "
                 "path of a layer or function"
             ) from None
-    with tf_keras.saving.custom_object_scope(found):
+    with tf_keras.saving.custom_object_scope(found), keras.saving.custom_object_scope(found):
         yield
 
 

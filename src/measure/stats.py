@@ -168,7 +168,7 @@ def _call(paired: PairedDrop, margin: float, confidence: float, adjusted_p: floa
         return "worse"
     if adjusted_p <= 1 - confidence and high < 0:
         return "better"
-    if 0 < margin and high < margin:
+    if margin > 0 and high < margin:
         return "no worse"
     return "undecided"
 

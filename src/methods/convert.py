@@ -12,6 +12,7 @@ from src.data import preprocess
 from src.machine.output import quiet
 from src.methods.task import Task
 from src.models.checkpoint import restore
+from src.models.kerases import keras_of
 from src.settings.check import STRICT, Count
 
 
@@ -75,6 +76,19 @@ def _representative(config: FullInteger, task: Task) -> Iterator[list[np.ndarray
             yield [image[None]]
 
 
+def _converter(model: Any) -> Any:
+    """The converter of a model of either Keras. That of Keras 3 is read as a function: TensorFlow's way to take a model
+    as it is exports it first, and so exports layers that only act in training (TensorFlow 2.21)."""
+    import tensorflow as tf
+
+    if keras_of(model).__name__ == "tf_keras":
+        _draw_with_operators(model)
+        return tf.lite.TFLiteConverter.from_keras_model(model)
+    images = tf.TensorSpec(model.inputs[0].shape, tf.float32, "image")
+    function = tf.function(lambda image: model(image, training=False)).get_concrete_function(images)
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+
+
 def _draw_with_operators(model: Any) -> None:
     """Has the random layers of `model` draw from operators that LiteRT has, where they stay on in inference
     (`Dropout(0.5)(x, training=True)`).
@@ -105,8 +119,7 @@ def _convert(
 
     model = restore(parent)
     not_numbers = tuple(weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all())
-    _draw_with_operators(model)
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter = _converter(model)
     if optimizations:
         converter.optimizations = [getattr(tf.lite.Optimize, name) for name in optimizations]
     if supported_types:

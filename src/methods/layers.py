@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
 from src.models.checkpoint import kernels, leaves
+from src.models.kerases import keras_of
 from src.settings.check import STRICT, Unfit, UserError
 
 if TYPE_CHECKING:
@@ -155,16 +156,17 @@ def holding_zeros(model: "tf_keras.Model", paths: Iterable[str]) -> "tf_keras.ca
     """A callback of a training of `model` that keeps what is zero now in the kernels of the layers at `paths`: before
     each step, and before anything looks at the weights that an epoch leaves."""
     import tensorflow as tf
-    import tf_keras
 
     layers = leaves(model)
-    held = [(weight, tf.cast(weight != 0, weight.dtype)) for path in paths for weight in kernels(layers[path])]
+    held = [
+        (weight, tf.constant(weight.numpy() != 0, weight.dtype)) for path in paths for weight in kernels(layers[path])
+    ]
 
     def zero(number: int, logs: Any) -> None:
         for weight, mask in held:
             weight.assign(weight * mask)
 
-    return tf_keras.callbacks.LambdaCallback(on_train_batch_begin=zero, on_epoch_end=zero)
+    return keras_of(model).callbacks.LambdaCallback(on_train_batch_begin=zero, on_epoch_end=zero)
 
 
 def some(names: Sequence[str], most: int = 6) -> str:

@@ -1,6 +1,7 @@
 """Pruning: a checkpoint, fine-tuned while a TFMOT schedule zeroes the smallest weights of the layers a policy takes."""
 
 import logging
+import operator
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from src.methods.masks import Masks
 from src.methods.task import Task, Trained
 from src.methods.train import optimise
 from src.models.checkpoint import leaves, restore, save, show
+from src.models.kerases import seed_all
 from src.models.promises import Promise, Promises
 from src.settings.check import STRICT, Count, Share, UserError
 
@@ -24,6 +26,17 @@ if TYPE_CHECKING:
     import tf_keras
 
 log = logging.getLogger(__name__)
+
+# What TFMOT 0.8 prunes in the layers of Keras 2, and here in those of both.
+PRUNABLE = {
+    **dict.fromkeys(("Dense", "Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose", "Conv3DTranspose"), ("kernel",)),
+    **dict.fromkeys(("LocallyConnected1D", "LocallyConnected2D"), ("kernel",)),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), ("pointwise_kernel",)),
+    "Embedding": ("embeddings",),
+    "MultiHeadAttention": tuple(f"_{part}_dense.kernel" for part in ("query", "key", "value", "output")),
+}
+RECURRENT = ("GRU", "LSTM", "RNN", "SimpleRNN")
+CELLS = ("GRUCell", "LSTMCell", "SimpleRNNCell")
 
 
 @schema(frozen=True, config=STRICT)
@@ -57,7 +70,7 @@ class MagnitudePruning(Fitting):
 
 
 def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Path) -> Trained:
-    """Magnitude pruning (Zhu & Gupta 2017, arXiv:1710.01878) with TFMOT's wrappers and schedules.
+    """Magnitude pruning (Zhu & Gupta 2017, arXiv:1710.01878) by TFMOT's schedules.
 
     Layers inside nested models are reached; those of which TFMOT prunes no weight stay as they are and are named in the
     tag `not_pruned`. What is zero in the parent stays zero and counts among the zeros that the schedule asks for; in
@@ -66,10 +79,7 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     Raises `UserError` where the policy takes no layer, a rule matches none, or fine-tuning would break a promise of the
     parent, and `ValueError` where a layer that it takes came out with fewer zeros than its schedule ends with.
     """
-    import tensorflow_model_optimization as tfmot
-    import tf_keras
-
-    tf_keras.utils.set_random_seed(task.seed)
+    seed_all(task.seed)
     model = restore(parent)
     chosen, settings = taken(model, config)
     log.info("  prunes %s: %.1f %% of all parameters", _shares(settings), 100 * chosen.share)
@@ -78,29 +88,23 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     steps = config.epochs * (len(task.dataset.train) // min(config.batch_size, len(task.dataset.train)))
     distinct = {of_layer: _schedule(of_layer, steps) for of_layer in settings.values()}
     schedules = {path: distinct[of_layer] for path, of_layer in settings.items()}
-    pruned = _wrapped(model, schedules)
-    masks = Masks(pruned, schedules, steps)
-    held = _held(task.promises)
+    layers = leaves(model)
+    masks = Masks(model, {path: _prunable(layers[path]) for path in settings}, schedules, steps)
+    holding = holding_zeros(model, _held(task.promises))
     keep_from = min(config.epochs - 1, int(np.ceil(masks.last_update / steps * config.epochs)))
     started = time.perf_counter()
-    history = optimise(
-        pruned,
-        task,
-        config,
-        callbacks=[masks.hook, holding_zeros(model, held)],  # `pruned` is made of the layers of `model`
-        keep_best_from=keep_from,
-    )
+    with masks.applied():
+        history = optimise(model, task, config, callbacks=[masks.hook, holding], keep_best_from=keep_from)
     fine_tuning = time.perf_counter() - started
-    stripped = tfmot.sparsity.keras.strip_pruning(pruned)
-    sparser = _confirm(stripped, {path: of_layer.final_sparsity for path, of_layer in settings.items()})
-    save(stripped, checkpoint)
+    sparser = _confirm(model, {path: of_layer.final_sparsity for path, of_layer in settings.items()})
+    save(model, checkpoint)
     best = max(history[keep_from:], key=lambda epoch: epoch["validation_accuracy"])
     metrics = {
         "validation_accuracy": best["validation_accuracy"],
         "mask_update_share": masks.seconds / fine_tuning,
         "pruned_share": chosen.share,
     }
-    return _told(stripped, chosen, sparser, metrics, history)
+    return _told(model, chosen, sparser, metrics, history)
 
 
 def _held(promises: Promises) -> list[str]:
@@ -205,31 +209,18 @@ def _sparser(layers: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
 
 
 def _prunable(layer: Any) -> list[Any]:
-    """The weights that TFMOT prunes in `layer`, if any: kernels, and of a separable convolution the pointwise one."""
-    from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
-
-    # What TFMOT asks for first: a layer of one's own names its weights with this method.
-    if not hasattr(layer, "get_prunable_weights"):
-        if not PruneRegistry.supports(layer):
-            return []
-        layer = PruneRegistry.make_prunable(layer)
-    return layer.get_prunable_weights()
-
-
-def _wrapped(model: "tf_keras.Model", schedules: Mapping[str, Any], above: str = "") -> "tf_keras.Model":
-    """`model` with TFMOT's wrapper around the layers of which there are `schedules`, nested models included; it shares
-    all other layers."""
-    import tensorflow_model_optimization as tfmot
-    import tf_keras
-
-    def clone(layer: Any) -> Any:
-        if isinstance(layer, tf_keras.Model):
-            return _wrapped(layer, schedules, f"{above}{layer.name}/")
-        if schedule := schedules.get(above + layer.name):
-            return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=_never(schedule))
-        return layer
-
-    return tf_keras.models.clone_model(model, clone_function=clone)
+    """The weights that TFMOT prunes in `layer`, if any: kernels, and of a separable convolution the pointwise one. A
+    layer of one's own names them with the method that TFMOT asks for."""
+    if hasattr(layer, "get_prunable_weights"):
+        weights: list[Any] = layer.get_prunable_weights()
+        return weights
+    if type(layer).__module__.partition(".")[0] not in ("keras", "tf_keras"):
+        return []
+    kind = type(layer).__name__
+    if kind in RECURRENT:
+        cells = getattr(layer.cell, "cells", [layer.cell])
+        return [w for cell in cells if type(cell).__name__ in CELLS for w in (cell.kernel, cell.recurrent_kernel)]
+    return [operator.attrgetter(name)(layer) for name in PRUNABLE.get(kind, ())]
 
 
 def sparsity(model: "tf_keras.Model", paths: Iterable[str]) -> dict[str, float]:
@@ -248,20 +239,6 @@ def _schedule(config: MagnitudePruning, steps: int) -> Any:
     return tfmot.sparsity.keras.PolynomialDecay(
         config.initial_sparsity, config.final_sparsity, begin, end, frequency=config.frequency
     )
-
-
-def _never(schedule: Any) -> Any:
-    """The schedule that TFMOT's wrapper gets: it updates no mask inside the graph.
-
-    There TFMOT 0.8 sorts every weight with `top_k`: 4 s an update at 26 M weights, against 0.2 s for `mask`.
-    """
-    import tensorflow as tf
-
-    class Never(type(schedule)):  # type: ignore[misc]
-        def __call__(self, step: Any) -> tuple[Any, Any]:
-            return tf.constant(False), tf.constant(0.0)
-
-    return Never.from_config(schedule.get_config()["config"])
 
 
 def _confirm(model: "tf_keras.Model", asked: Mapping[str, float]) -> dict[str, tuple[float, float]]:

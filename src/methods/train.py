@@ -18,6 +18,7 @@ from src.methods.fitting import Fitting, loss, optimizer
 from src.methods.task import Task, Trained
 from src.models.checkpoint import save
 from src.models.head import check_classes, gives_logits
+from src.models.kerases import keras_of, seed_all
 from src.settings.check import STRICT, UserError
 from src.settings.sections import Preprocess
 
@@ -39,9 +40,7 @@ class Train(Fitting):
 
 def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
     """Trains the dense baseline from scratch and writes the weights of the best validation accuracy."""
-    import tf_keras
-
-    tf_keras.utils.set_random_seed(task.seed)
+    seed_all(task.seed)
     model = build()
     history = optimise(model, task, config)
     save(model, checkpoint)
@@ -52,10 +51,9 @@ def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkp
 def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
     """Takes the model as it is, with its own weights, for the dense baseline."""
     import tensorflow as tf
-    import tf_keras
 
     log.info("  taken as it is; model.preprocess turns pixels of 0 to 255 into its input: %s", task.preprocess)
-    tf_keras.utils.set_random_seed(task.seed)
+    seed_all(task.seed)
     model = build()
     check_classes(model, len(task.dataset.classes))
     gives_logits(model, task.logits)
@@ -93,8 +91,7 @@ def optimise(
     With XLA or without, one seed gives the same bytes on one machine. `enable_op_determinism` is neither needed nor
     possible with XLA: TensorFlow 2.21 then refuses the gradient of max pooling.
     """
-    import tf_keras as keras
-
+    keras = keras_of(model)
     gradients.avoid_crash()
     check_classes(model, len(task.dataset.classes))
     logits = gives_logits(model, task.logits)
@@ -168,7 +165,6 @@ class _Validation:
         keep_best_from: int,
     ) -> None:
         import tensorflow as tf
-        import tf_keras
 
         self.model, self.task, self.batch_size = model, task, batch_size
         self.steps, self.epochs, self.keep_best_from = steps, config.epochs, keep_best_from
@@ -178,7 +174,7 @@ class _Validation:
         self.best_epoch, self.patience = 0, config.patience or config.epochs
         self.progress = Progress(log)
         self.epoch = 0
-        self.hook = tf_keras.callbacks.LambdaCallback(
+        self.hook = keras_of(model).callbacks.LambdaCallback(
             on_epoch_begin=self._begin, on_train_batch_end=self._step, on_epoch_end=self._end
         )
 

@@ -14,3 +14,7 @@ class Architecture:
     """A model that this project builds: its preprocessing; size and classes come from the data."""
 
     preprocess: Preprocess = Preprocess()
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a process in which TensorFlow's Keras is the one that the model is of."""
+        return {"TF_USE_LEGACY_KERAS": "1"}

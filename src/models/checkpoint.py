@@ -1,7 +1,9 @@
 """A checkpoint: the Keras model that a training stage leaves, as a file that every process reads back, with its
 promises."""
 
+import json
 import re
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.models import promises
+from src.models import keras3, promises
+from src.models.kerases import keras_of
 from src.models.promises import Promise, Promises, most_distinct
 
 if TYPE_CHECKING:
@@ -22,7 +25,10 @@ PROMISES = "promises"  # the attribute of the file
 
 
 def save(model: "tf_keras.Model", checkpoint: Path) -> None:
-    """Writes the model without its optimizer, as HDF5: Keras 2 reads it back in every process."""
+    """Writes the model without its optimizer, as HDF5: its Keras reads it back in every process."""
+    if keras_of(model).__name__ == "keras":
+        _save_keras3(model, checkpoint)
+        return
     for layer in model.layers:
         names: set[str] = set()
         for i, weight in enumerate(layer.weights):
@@ -43,11 +49,41 @@ def restore(checkpoint: Path) -> "tf_keras.Model":
 
     with h5py.File(checkpoint, "r") as file:
         config = file.attrs["model_config"]
+        if str(file.attrs.get("keras_version", "2")).startswith("3"):
+            return _restore_keras3(checkpoint, config)
     named = re.sub(FUNCTION, r"\1", config)
     if named == config:
         return tf_keras.models.load_model(checkpoint, compile=False)
     model = tf_keras.models.model_from_json(named)
     model.load_weights(checkpoint)
+    return model
+
+
+def _save_keras3(model: Any, checkpoint: Path) -> None:
+    """Keras 3's own file of weights, with the model's description as an attribute: its archive stamps the time of
+    saving, and its HDF5 files of whole models are of Keras 2's kind, which does not hold every layer."""
+    import h5py
+    import keras
+
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "model.weights.h5"
+        model.save_weights(weights)
+        with h5py.File(weights, "r") as source, h5py.File(checkpoint, "w") as target:
+            for name in sorted(source):
+                if name != "optimizer":
+                    source.copy(name, target)
+            target.attrs["keras_version"] = keras.__version__
+            target.attrs["model_config"] = json.dumps(config, sort_keys=True)
+
+
+def _restore_keras3(checkpoint: Path, config: str) -> Any:
+    import keras
+
+    model = keras.saving.deserialize_keras_object(json.loads(config), safe_mode=True)
+    with keras3.linked(checkpoint, "model.weights.h5") as link:
+        model.load_weights(link)
     return model
 
 
@@ -86,11 +122,9 @@ def _shown(checkpoint: Path, what: Promises) -> Promises:
 
 def leaves(model: "tf_keras.Model", above: str = "") -> dict[str, Any]:
     """The layers that are no models, by path: the names of the models around a layer, then its own."""
-    import tf_keras
-
     paths: dict[str, Any] = {}
     for layer in model.layers:
-        if isinstance(layer, tf_keras.Model):
+        if isinstance(layer, keras_of(model).Model):
             paths |= leaves(layer, f"{above}{layer.name}/")
         else:
             paths[above + layer.name] = layer
@@ -99,7 +133,7 @@ def leaves(model: "tf_keras.Model", above: str = "") -> dict[str, Any]:
 
 def kernels(layer: Any) -> list[Any]:
     """The variables of a layer that have at least two dimensions, but for biases."""
-    return [weight for weight in layer.weights if weight.shape.rank > 1 and "bias" not in weight.name.split("/")[-1]]
+    return [weight for weight in layer.weights if len(weight.shape) > 1 and "bias" not in weight.name.split("/")[-1]]
 
 
 def show(layer: Any, distinct: bool = False) -> Promise:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from src.models.kerases import keras_of
 from src.settings.check import UserError
 
 if TYPE_CHECKING:
@@ -57,18 +58,17 @@ def gives_logits(model: "tf_keras.Model", declared: bool | None = None) -> bool:
 
 def _last(model: "tf_keras.Model") -> Any:
     """The layer that makes the scores: inside nested models, and before layers that only pass scores on."""
-    import tf_keras
-
+    keras = keras_of(model)
     tensor = model.outputs[0]
     while True:
         layer, node, index = tensor._keras_history
-        if isinstance(layer, tf_keras.Model):
+        if isinstance(layer, keras.Model):
             tensor = layer.outputs[index]
         elif type(layer).__name__ in PASSES or _passes(layer):
-            tensor = layer._inbound_nodes[node].keras_inputs[0]
+            inbound = layer._inbound_nodes[node]
+            tensor = (inbound.keras_inputs if keras.__name__ == "tf_keras" else inbound.input_tensors)[0]
         else:
-            # TFMOT's pruning wraps the layer that it prunes.
-            return layer.layer if isinstance(layer, tf_keras.layers.Wrapper) else layer
+            return layer
 
 
 def _passes(layer: Any) -> bool:
@@ -77,10 +77,13 @@ def _passes(layer: Any) -> bool:
 
 def _activation(layer: Any) -> str | None:
     name = type(layer).__name__
-    if name == "Softmax":
-        return "softmax"
+    if name in ("Softmax", "LogSoftmax"):  # layers, and functions of Keras 3
+        return {"Softmax": "softmax", "LogSoftmax": "log_softmax"}[name]
     if name == "TFOpLambda":
         return layer.get_config()["function"].rpartition(".")[2]
     if name in LINEAR:
         return "linear"
-    return getattr(getattr(layer, "activation", None), "__name__", None)
+    activation = getattr(layer, "activation", None)
+    if activation is not None and not hasattr(activation, "__name__"):  # a layer in the place of a function
+        return _activation(activation)
+    return getattr(activation, "__name__", None)

@@ -20,7 +20,7 @@ from src.data import Dataset, dataset
 from src.machine import locks
 from src.methods.task import Trained
 from src.models import checked
-from src.models.saved import OtherImages
+from src.models.fitted import OtherImages
 from src.pipeline import keys, measuring, work, worker
 from src.pipeline.code import code_version
 from src.settings.check import UserError
@@ -87,6 +87,7 @@ def perform(request: Request, store: Store) -> str:
     One process of a machine does a stage at a time. What another sweep has done meanwhile is used.
     """
     stage, sweep, reuse = request.stage, request.parent_run, request.config.reuse
+    worker.use(request.config.model.settings.variables())
     kind, name = ("variant", request.variant) if stage.group == "quant" else ("stage", stage.name)
     usable = reuse == "all" or (reuse == "stages" and kind == "stage")
     with _said_where_it_fails(name), store.alone(stage.key, name), locks.working(), ExitStack() as until_recorded:
@@ -188,6 +189,7 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, 
             raise UserError(
                 f"model.preprocess.{name}={list(values)}: takes one number or {data.shape[2]}, one for each channel"
             )
+    worker.use(model.settings.variables())
     own = {tuple(p for s in each.steps.values() for p in keys.own_paths(each, s)): each for each in configs}
     for each in (each for paths, each in own.items() if paths):
         worker.call(work.try_own, each)

@@ -40,6 +40,7 @@ SECONDS_TO_END = 5  # native code may keep the process from hearing that it shou
 LOOK_SECONDS = 1  # between looks whether whoever waits for this process is still there
 
 _worker: "_Worker | None" = None
+_variables: dict[str, str] = {}
 
 
 class Failed(Told):
@@ -53,6 +54,14 @@ def start() -> None:
         stop()
         log.info("loading TensorFlow")
         _worker = _Worker()
+
+
+def use(variables: dict[str, str]) -> None:
+    """The environment that the process needs beside this one's. One that was started with another ends."""
+    global _variables
+    if variables != _variables:
+        stop()
+    _variables = variables
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -121,7 +130,7 @@ class _Worker:
         path = json.dumps([os.path.abspath(part) for part in sys.path])
         self.process = subprocess.Popen(
             [sys.executable, "-c", START, path, self.folder, *map(str, passed)],
-            env={**os.environ, "TMPDIR": self.folder},
+            env={**os.environ, **_variables, "TMPDIR": self.folder},
             stdin=subprocess.DEVNULL,
             stderr=self.errors,
             pass_fds=passed,

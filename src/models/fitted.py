@@ -1,0 +1,111 @@
+"""A model that was read from a file, as the stages need it: float32 images of the data's shape go in, and every layer
+computes in float32."""
+
+import math
+from typing import Any
+
+from src.models.formats import FORMATS
+from src.models.kerases import keras_of
+from src.settings.check import UserError
+
+OTHER_DTYPES = {"float16", "bfloat16", "float64"}
+
+
+class OtherImages(UserError):
+    """The model takes images of another shape, `takes`: (height, width, channels), None for any."""
+
+    def __init__(self, text: str, takes: tuple[int | None, ...] = ()) -> None:
+        super().__init__(text)
+        self.takes = takes
+
+
+def check_whole(model: Any, key: str) -> None:
+    """Raises `UserError` unless it is a model whose layers are known: what can be cloned, pruned and written again."""
+    import keras
+    import tf_keras
+
+    if not isinstance(model, tf_keras.Model | keras.Model):
+        raise UserError(f"{key}: holds functions for inference and no layers; takes {FORMATS}")
+    # Keras 2 revives what it has no class for from its traced functions: such layers can't be written again.
+    layers = [model, *model._flatten_layers(include_self=False)]
+    if revived := [layer for layer in layers if type(layer).__module__.endswith("saved_model.load")]:
+        kind = type(revived[-1]).__name__
+        raise UserError(
+            f"{key}: is made of {kind} (layer {revived[-1].name}), which Keras 2 doesn't have; takes its import path "
+            f"in model.custom_objects=[package.module.{kind}]"
+        )
+    for part in layers:
+        if isinstance(part, keras_of(model).Model) and not _has_inputs(part):
+            raise UserError(
+                f"{key}: {type(part).__name__} {part.name} is a subclassed model or has no input yet; takes Functional "
+                "and Sequential models"
+            )
+    if len(model.inputs) != 1:
+        raise UserError(f"{key}: takes {len(model.inputs)} inputs; takes a model with one, the images")
+
+
+def _has_inputs(model: Any) -> bool:
+    return bool(model.built and getattr(model, "inputs", None) and getattr(model, "outputs", None))
+
+
+def freeze_layers(model: Any) -> None:
+    """Freezes the layers of a frozen model: a checkpoint keeps the flags of layers, and not that of a model (tf_keras
+    2.21)."""
+    for part in model._flatten_layers():
+        if isinstance(part, keras_of(model).Model) and not part.trainable:
+            part.trainable = False
+
+
+def fitted(model: Any, shape: tuple[int, int, int], key: str) -> Any:
+    """`model` with an input of exactly float32 `[n, *shape]`, and float32 inside. Raises `OtherImages`."""
+    keras = keras_of(model)
+    given = model.inputs[0]
+    takes = tuple(given.shape[1:])
+    images = keras.Input(shape, name="image")
+    if len(takes) < 3 and None not in takes and math.prod(takes) == math.prod(shape):
+        flat = keras.layers.Reshape(takes, name="as_saved")(images)
+        return keras.Model(images, _float32(model)(flat), name=f"{model.name}_of_images")
+    if len(takes) != 3 or any(own not in (None, size) for own, size in zip(takes, shape, strict=True)):
+        raise OtherImages(f"{key}: takes {sizes(takes)} images, the data has {sizes(shape)}", takes)
+    if tuple(given.shape) != (None, *shape) or given.dtype != "float32" or _other_dtypes(model):
+        return _float32(model, images)
+    return model
+
+
+def _float32(model: Any, inputs: Any = None) -> Any:
+    """The same model on float32 `inputs` (None: of the shape of its own), and with float32 layers."""
+    keras = keras_of(model)
+    own = model.inputs[0]
+    if inputs is None and own.dtype == "float32" and not _other_dtypes(model):
+        return model
+    if inputs is None and len(model.inputs) == 1:
+        inputs = keras.Input(batch_shape=own.shape, name=own._keras_history[0].name)
+
+    def clone(layer: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return _float32(layer)
+        if not _is_other(layer):
+            return layer
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    weights = model.get_weights()
+    cloned = keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+    cloned.set_weights(weights)
+    for layer in cloned._flatten_layers():
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+    return cloned
+
+
+def _other_dtypes(model: Any) -> bool:
+    return any(_is_other(layer) for layer in model._flatten_layers())
+
+
+def _is_other(layer: Any) -> bool:
+    """Of Keras 3 also a function among the layers, which computes in the type that it is given."""
+    return bool({getattr(layer, "compute_dtype", None), getattr(layer, "variable_dtype", None)} & OTHER_DTYPES)
+
+
+def sizes(shape: tuple[int | None, ...]) -> str:
+    """Such as `32 x any x 3`."""
+    return " x ".join(str(size or "any") for size in shape)

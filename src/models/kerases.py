@@ -1,0 +1,24 @@
+"""The two Kerases: a model is trained, written and converted by the one that made it."""
+
+import sys
+from typing import Any
+
+
+def keras_of(model: Any) -> Any:
+    """The module of the Keras that a model or layer is of: `tf_keras`, which is Keras 2, or `keras`, which is 3."""
+    import tf_keras
+
+    if isinstance(model, tf_keras.layers.Layer):
+        return tf_keras
+    import keras
+
+    return keras
+
+
+def seed_all(seed: int) -> None:
+    """Seeds what models draw from: Python, NumPy, TensorFlow, and the generators of each Keras that there is."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(seed)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(seed)
