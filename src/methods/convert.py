@@ -85,8 +85,10 @@ def _converter(model: Any) -> Any:
         _draw_with_operators(model)
         return tf.lite.TFLiteConverter.from_keras_model(model)
     images = tf.TensorSpec(model.inputs[0].shape, tf.float32, "image")
-    function = tf.function(lambda image: model(image, training=False)).get_concrete_function(images)
-    return tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+    module = tf.Module()  # without one that holds them, variables would stay variables in the file
+    module.model = model
+    module.function = tf.function(lambda image: model(image, training=False)).get_concrete_function(images)
+    return tf.lite.TFLiteConverter.from_concrete_functions([module.function], module)
 
 
 def _draw_with_operators(model: Any) -> None:
