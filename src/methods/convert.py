@@ -86,8 +86,8 @@ def _converter(model: Any) -> Any:
         return tf.lite.TFLiteConverter.from_keras_model(model)
     images = tf.TensorSpec(model.inputs[0].shape, tf.float32, "image")
     module = tf.Module()  # without one that holds them, variables would stay variables in the file
-    module.model = model
     module.function = tf.function(lambda image: model(image, training=False)).get_concrete_function(images)
+    module.held = module.function.variables
     return tf.lite.TFLiteConverter.from_concrete_functions([module.function], module)
 
 
