@@ -14,6 +14,8 @@ from src.settings.check import UserError
 if TYPE_CHECKING:
     import keras
 
+MODELS = ("Functional", "Model", "Sequential")
+
 
 def load(path: Path, key: str) -> "keras.Model":
     """The model in a `.keras` or `.h5` file of Keras 3, whatever the file is called.
@@ -81,8 +83,9 @@ def _check(node: Mapping[str, Any], layer: str, key: str) -> None:
     )
     if isinstance(found, type) and issubclass(found, tf_keras.layers.Layer):
         raise UserError(f"{key}: {title} derives from tf_keras's Layer; takes one that derives from keras's")
-    # Such a module Keras would import by itself.
-    if not found and module and module.partition(".")[0] not in ("keras", "builtins"):
-        raise UserError(
-            f"{key}: {title} is not Keras's; takes its import path in model.custom_objects=[{module}.{name}]"
-        )
+    # Another module Keras would import by itself. HDF5 files and classes of scripts have none.
+    is_layer = not module and "name" in (node["config"] if isinstance(node["config"], Mapping) else ())
+    foreign = module and module.partition(".")[0] not in ("keras", "builtins")
+    if not found and (foreign or (is_layer and not hasattr(keras.layers, kind) and kind not in MODELS)):
+        path = f"{module or '…'}.{name}"
+        raise UserError(f"{key}: {title} is not Keras's; takes its import path in model.custom_objects=[{path}]")

@@ -356,13 +356,9 @@ def model(*parts):
     for part in parts:
         x = part(x)
     return keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))
-model(keras.ops.relu).save("ops.keras")
-model(layers.Lambda(lambda x: x)).save("lambda.keras")
-model(layers.Dense(4, activation="hard_sigmoid", name="gate")).save("gate.keras")
 class Mine(layers.Layer):
     def call(self, x):
         return x
-model(Mine(name="mine")).save("mine.keras")
 stem, second = layers.Conv2D(4, 1, name="stem"), layers.Conv2D(4, 1, name="second")
 base = keras.Sequential([layers.Input((8, 8, 1)), layers.Conv2D(4, 1, name="base")])
 half = keras.Sequential([layers.Input((8, 8, 4)), stem, second])
@@ -370,6 +366,8 @@ whole = model(base, half)
 base.trainable = stem.trainable = False
 for suffix in ("keras", "h5"):
     whole.save(f"frozen.{suffix}")
+    model(layers.Lambda(lambda x: x)).save(f"lambda.{suffix}")
+    model(Mine(name="mine")).save(f"mine.{suffix}")
 """
 
 
@@ -386,7 +384,11 @@ def training(path: Path, file: Path) -> list[str]:
     """The layers with weights that train, in the model of a file and in the checkpoint that it becomes."""
     model = saved.build(Saved(path=str(path)), (8, 8, 1), 3)
     checkpoint.save(model, file)
-    found = [sorted({w.name.split("/")[-2] for w in m.trainable_weights}) for m in (model, checkpoint.restore(file))]
+
+    def names(model) -> list[str]:
+        return sorted({getattr(weight, "path", weight.name).split("/")[-2] for weight in model.trainable_weights})
+
+    found = [names(model), names(checkpoint.restore(file))]
     assert found[0] == found[1]
     return found[0]
 
@@ -419,9 +421,8 @@ def test_a_layer_of_a_frozen_model_is_frozen_in_its_checkpoint(tmp_path: Path) -
     assert training(Path(save(whole, tmp_path / "frozen")), tmp_path / "checkpoint.h5") == ["top"]
 
 
-def test_what_keras_2_does_not_have_is_named_by_its_layer(of_keras_3: Path) -> None:
+def test_what_keras_3_would_run_or_import_is_named_by_its_layer(of_keras_3: Path) -> None:
     backend.prepare()
-    assert "layer relu (Relu) is Keras 3's, and Keras 2 has none like it" in refused(str(of_keras_3 / "ops.keras"))
-    assert "layer lambda (Lambda) holds code" in refused(str(of_keras_3 / "lambda.keras"))
-    assert "layer gate (Dense) has activation hard_sigmoid" in refused(str(of_keras_3 / "gate.keras"))
-    assert "layer mine (Mine) is not Keras's; takes its import path" in refused(str(of_keras_3 / "mine.keras"))
+    for suffix in ("keras", "h5"):
+        assert "layer lambda (Lambda) holds code" in refused(str(of_keras_3 / f"lambda.{suffix}"))
+        assert "layer mine (Mine) is not Keras's; takes its import path" in refused(str(of_keras_3 / f"mine.{suffix}"))
