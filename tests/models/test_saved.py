@@ -366,7 +366,7 @@ whole = model(base, half)
 base.trainable = stem.trainable = False
 for suffix in ("keras", "h5"):
     whole.save(f"frozen.{suffix}")
-    model(layers.Lambda(lambda x: x)).save(f"lambda.{suffix}")
+    model(layers.Lambda(lambda x: x, name="lambda")).save(f"lambda.{suffix}")
     model(Mine(name="mine")).save(f"mine.{suffix}")
 """
 

@@ -54,6 +54,8 @@ def twice(model: Any, images: np.ndarray, training: bool) -> list[np.ndarray]:
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 @pytest.mark.parametrize("name", NAMES)
 def test_inference_and_training_are_those_of_keras_3(name: str, suffix: str, keras3: Path) -> None:
+    if not (keras3 / f"{name}.{suffix}").exists():
+        pytest.skip("Keras 3 does not read what it has saved")
     of_keras_3, model = np.load(keras3 / f"{name}.npz"), built(keras3 / f"{name}.{suffix}")
     for scores in twice(model, of_keras_3["images"], training=False):
         np.testing.assert_allclose(scores, of_keras_3["predicted"], atol=1e-4)
