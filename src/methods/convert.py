@@ -10,9 +10,9 @@ from pydantic.dataclasses import dataclass as schema
 
 from src.data import preprocess
 from src.machine.output import quiet
+from src.methods.converters import check_runs, first_that_works
 from src.methods.task import Task
 from src.models.checkpoint import restore
-from src.models.kerases import keras_of
 from src.settings.check import STRICT, Count
 
 
@@ -76,36 +76,6 @@ def _representative(config: FullInteger, task: Task) -> Iterator[list[np.ndarray
             yield [image[None]]
 
 
-def _converter(model: Any) -> Any:
-    """The converter of a model of either Keras. That of Keras 3 is read as a function: TensorFlow's way to take a model
-    as it is exports it first, and so exports layers that only act in training (TensorFlow 2.21)."""
-    import tensorflow as tf
-
-    if keras_of(model).__name__ == "tf_keras":
-        _draw_with_operators(model)
-        return tf.lite.TFLiteConverter.from_keras_model(model)
-    images = tf.TensorSpec(model.inputs[0].shape, tf.float32, "image")
-    module = tf.Module()  # without one that holds them, variables would stay variables in the file
-    module.function = tf.function(lambda image: model(image, training=False)).get_concrete_function(images)
-    module.held = module.function.variables
-    return tf.lite.TFLiteConverter.from_concrete_functions([module.function], module)
-
-
-def _draw_with_operators(model: Any) -> None:
-    """Has the random layers of `model` draw from operators that LiteRT has, where they stay on in inference
-    (`Dropout(0.5)(x, training=True)`).
-
-    The generators that they train with (see `backend.prepare`) keep their state in a variable, which TensorFlow 2.21
-    can't convert. Each layer has a seed of its own, so that one checkpoint gives one artifact.
-    """
-    from tf_keras.src.backend import RandomGenerator
-    from tf_keras.src.engine.base_layer import BaseRandomLayer
-
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, BaseRandomLayer)]
-    for seed, layer in enumerate(layers, start=1):
-        layer._random_generator = RandomGenerator(seed, rng_type=RandomGenerator.RNG_LEGACY_STATEFUL)
-
-
 def _convert(
     parent: Path,
     weights: str,
@@ -121,16 +91,23 @@ def _convert(
 
     model = restore(parent)
     not_numbers = tuple(weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all())
-    converter = _converter(model)
-    if optimizations:
-        converter.optimizations = [getattr(tf.lite.Optimize, name) for name in optimizations]
-    if supported_types:
-        converter.target_spec.supported_types = [getattr(tf, name) for name in supported_types]
-    if supported_ops:
-        converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, name) for name in supported_ops]
-    if representative_dataset:
-        converter.representative_dataset = representative_dataset
-    if inference_type:
-        converter.inference_input_type = converter.inference_output_type = getattr(tf, inference_type)
+
+    def converted(converter: Any) -> bytes:
+        if optimizations:
+            converter.optimizations = [getattr(tf.lite.Optimize, name) for name in optimizations]
+        if supported_types:
+            converter.target_spec.supported_types = [getattr(tf, name) for name in supported_types]
+        if supported_ops:
+            converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, name) for name in supported_ops]
+        if representative_dataset:
+            converter.representative_dataset = representative_dataset
+        if inference_type:
+            converter.inference_input_type = converter.inference_output_type = getattr(tf, inference_type)
+        content: bytes = converter.convert()
+        check_runs(content)
+        return content
+
     with quiet():
-        return Artifact(converter.convert(), weights, activations, not_numbers)
+        return Artifact(
+            first_that_works(model, converted, representative_dataset is not None), weights, activations, not_numbers
+        )

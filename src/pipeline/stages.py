@@ -5,7 +5,6 @@ A stage starts from its parent in the store and leaves its own result there; wha
 what is measured in `src.pipeline.measuring`. Nothing here knows Hydra or the sweep.
 """
 
-import functools
 import importlib
 import logging
 import os
@@ -23,7 +22,7 @@ from src.models import checked
 from src.models.fitted import OtherImages
 from src.pipeline import keys, measuring, work, worker
 from src.pipeline.code import code_version
-from src.settings.check import UserError
+from src.settings.check import Told, UserError
 from src.settings.config import Config, Step
 from src.settings.plain import plain
 from src.store.artifacts import Record
@@ -175,8 +174,8 @@ def refusal(config: Config) -> str | None:
 
 def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, str]]]:
     """What is worth knowing before variants of one model and data are made, a line each: of the model, and of it under
-    each of their transforms; and the transforms that don't fit the model, with the reason. Raises `UserError` where the
-    model can't take the images or tell their classes apart.
+    each of their transforms; and the transforms and quantizations that don't fit the model, with the reason. Raises
+    `UserError` where the model can't take the images or tell their classes apart.
 
     A model that comes from elsewhere is built for that, or one whose layers have rules, unless one of the same content
     was before; of another that this project builds the settings are enough. No store is looked at.
@@ -208,17 +207,37 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, 
         "transforms": [[step.name, step.describe()] for step in transforms],
         "images": [data.shape, len(data.classes)],
         "versions": keys.versions(*keys.LIBRARIES),
-        "code": code_version("src.pipeline.work", model.module, *(step.module for step in transforms)),
+        "code": code_version(
+            "src.pipeline.work", model.module, *{s.module for s in (*transforms, *(c.quant for c in configs))}
+        ),
     }
+    quants: list[Config] = []
+    for each in configs if getattr(model.settings, "external", False) else ():
+        if each.quant not in [other.quant for other in quants]:
+            quants.append(each)
+    asked["quants"] = [each.quant.describe() for each in quants]
+
+    def find() -> dict[str, list[Any]]:
+        said = worker.call(work.check, model, tuple(transforms), data.shape, len(data.classes))
+        said["unconverted"] = [[i, why] for i, each in enumerate(quants) if (why := _unconverted(each, data))]
+        found: dict[str, list[Any]] = said
+        return found
+
     try:
-        said = checked.remembered(
-            _cache(config.data),
-            keys.digest(asked),
-            functools.partial(worker.call, work.check, model, tuple(transforms), data.shape, len(data.classes)),
-        )
+        said = checked.remembered(_cache(config.data), keys.digest(asked), find)
     except OtherImages as error:
         raise UserError(f"{error}{remedy(error.takes, data.shape, config.data)}") from None
-    return tuple(said["notes"]), [(transforms[place], why) for place, why in said["refused"]]
+    refused = [(transforms[place], why) for place, why in said["refused"]]
+    return tuple(said["notes"]), [*refused, *((quants[i].quant, why) for i, why in said["unconverted"])]
+
+
+def _unconverted(config: Config, data: Dataset) -> str | None:
+    """Why the model can't be converted as `config` has it; None where it can. The converter may crash at it."""
+    try:
+        worker.call(work.try_conversion, config, data.shape, len(data.classes))
+    except Told as error:
+        return str(error)
+    return None
 
 
 def remedy(takes: tuple[int | None, ...], shape: tuple[int, int, int], data: Step) -> str:

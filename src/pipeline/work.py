@@ -6,6 +6,7 @@ It may crash in native code, and is called in a worker process.
 import importlib
 import json
 import logging
+import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from src.console.progress import at
-from src.data import dataset
+from src.data import SPLITS, dataset, from_arrays
 from src.machine import backend
 from src.measure.audit.promised import confirm
 from src.measure.probe import Asked
-from src.methods import augment, fitting
+from src.methods import augment, converters, fitting
 from src.methods.task import Task, Trained
 from src.models import checkpoint, promises
 from src.models.promises import Promises
-from src.settings.check import Unfit
+from src.settings.check import Told, Unfit
 from src.settings.config import Config, Step
 from src.settings.plain import plain
 from src.store.artifacts import sha256
@@ -73,6 +74,28 @@ def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int]
             except Unfit as error:
                 said["refused"].append([place, str(error)])
     return said
+
+
+def try_conversion(config: Config, shape: tuple[int, int, int], classes: int) -> None:
+    """Converts the model of `config` as it is, and runs the file on one image. Raises `Unfit` where that fails.
+
+    Layers of the usual kinds are known to convert, and take no time.
+    """
+    model = config.model
+    with backend.custom_objects(_custom_objects(model)), tempfile.TemporaryDirectory() as folder:
+        built = model.function(model.settings, shape, classes)
+        if converters.converts(built):
+            return
+        some = (
+            np.random.default_rng(0).integers(0, 256, (4 * classes, *shape), np.uint8),
+            np.arange(4 * classes) % classes,
+        )
+        data = from_arrays(dict.fromkeys(SPLITS, some), list(map(str, range(classes))), {}, 0, "")
+        checkpoint.save(built, file := Path(folder) / "model.h5")
+        try:
+            config.quant.function(config.quant.settings, file, replace(_task(config), dataset=data))
+        except Told as error:
+            raise Unfit(f"can't be converted: {error}") from None
 
 
 def try_own(config: Config) -> None:

@@ -89,7 +89,7 @@ def look(config: Config) -> Store | None:
 
 
 def check(planned: Plan, store: Store | None) -> Plan:
-    """`planned` without the variants of which a transform doesn't fit the model, before any stage is done. Logs what is
+    """`planned` without the variants of which a step doesn't fit the model, before any stage is done. Logs what is
     worth knowing of the data and of the model of each training.
 
     Raises `UserError` where a model does not fit its data, or where no variant is left that was asked for.
@@ -107,7 +107,7 @@ def check(planned: Plan, store: Store | None) -> Plan:
     variants = list(planned.left_out)
     for variant in planned.variants:
         _, refused = said.get(variant.chain[0].key, ((), []))
-        whys = [why for step, why in refused if step in variant.config.transforms]
+        whys = [why for step, why in refused if step in (*variant.config.transforms, variant.config.quant)]
         variants.append(replace(variant, refused=whys[0]) if whys else variant)
     check_any_is_left(variants)
     return plan.make(variants, store, variants[0].config.reuse)

@@ -64,7 +64,7 @@ def main(folder: Path) -> None:
             model.save(file)
             try:
                 keras.saving.load_model(file, compile=False)
-            except ValueError:  # Keras 3.15 mistakes the text 'dot' in an HDF5 file for its function
+            except TypeError:  # Keras 3.15 mistakes the text 'dot' in an HDF5 file for its function
                 file.unlink()
         predicted = model.predict(IMAGES, verbose=0)  # before training moves the statistics of batches
         trained = [np.asarray(model(IMAGES, training=True)) for _ in range(2)]

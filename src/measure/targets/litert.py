@@ -36,6 +36,7 @@ class Interpreter:
             self._batch_size = len(images)
             self._interpreter.resize_tensor_input(self._input, images.shape)
             self._interpreter.allocate_tensors()
+        self._interpreter.reset_all_variables()  # what a recurrent layer remembers is of other images
         self._interpreter.set_tensor(self._input, images)
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._output)
