@@ -17,7 +17,7 @@ from src.settings.plain import canonical, plain
 from src.settings.sections import Benchmark
 
 # A new version of one of these may change what a stage leaves.
-LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
+LIBRARIES = ("tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "numpy")
 # Of what a probe finds; the runtime is the target's.
 MEASURING = ("numpy",)
 

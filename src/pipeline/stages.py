@@ -22,7 +22,7 @@ from src.models import checked
 from src.models.fitted import OtherImages
 from src.pipeline import keys, measuring, work, worker
 from src.pipeline.code import code_version
-from src.settings.check import Told, UserError
+from src.settings.check import Unfit, UserError
 from src.settings.config import Config, Step
 from src.settings.plain import plain
 from src.store.artifacts import Record
@@ -202,41 +202,49 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, 
         return (), []
     if look := getattr(importlib.import_module(model.module), "look", None):
         look(model.settings)
-    asked = {
-        "model": [model.describe(), model.title, plain(model.settings)],
-        "transforms": [[step.name, step.describe()] for step in transforms],
-        "images": [data.shape, len(data.classes)],
-        "versions": keys.versions(*keys.LIBRARIES),
-        "code": code_version(
-            "src.pipeline.work", model.module, *{s.module for s in (*transforms, *(c.quant for c in configs))}
-        ),
-    }
     quants: list[Config] = []
     for each in configs if getattr(model.settings, "external", False) else ():
         if each.quant not in [other.quant for other in quants]:
             quants.append(each)
-    asked["quants"] = [each.quant.describe() for each in quants]
-
-    def find() -> dict[str, list[Any]]:
-        said = worker.call(work.check, model, tuple(transforms), data.shape, len(data.classes))
-        said["unconverted"] = [[i, why] for i, each in enumerate(quants) if (why := _unconverted(each, data))]
-        found: dict[str, list[Any]] = said
-        return found
-
     try:
-        said = checked.remembered(_cache(config.data), keys.digest(asked), find)
+        said = _checked(config, data, transforms, quants)
     except OtherImages as error:
         raise UserError(f"{error}{remedy(error.takes, data.shape, config.data)}") from None
     refused = [(transforms[place], why) for place, why in said["refused"]]
-    return tuple(said["notes"]), [*refused, *((quants[i].quant, why) for i, why in said["unconverted"])]
+    return tuple(said["notes"]), [*refused, *((quants[place].quant, why) for place, why in said["unconverted"])]
+
+
+def _checked(config: Config, data: Dataset, transforms: list[Step], quants: list[Config]) -> dict[str, list[Any]]:
+    """What `work.check` says of the model of `config` and of `transforms`, and as `unconverted` the places in `quants`
+    of those as whose quantization has it the model can't be converted, each with the reason."""
+    model, steps = config.model, [*transforms, *(each.quant for each in quants)]
+    asked = {
+        "model": [model.describe(), model.title, plain(model.settings)],
+        "transforms": [[step.name, step.describe()] for step in transforms],
+        "quants": [each.quant.describe() for each in quants],
+        "images": [data.shape, len(data.classes)],
+        "versions": keys.versions(*keys.LIBRARIES),
+        "code": code_version("src.pipeline.work", model.module, *(step.module for step in steps)),
+    }
+
+    def find() -> dict[str, list[Any]]:
+        said = worker.call(work.check, model, tuple(transforms), data.shape, len(data.classes))
+        said["unconverted"] = [[place, why] for place, each in enumerate(quants) if (why := _unconverted(each, data))]
+        found: dict[str, list[Any]] = said
+        return found
+
+    found: dict[str, list[Any]] = checked.remembered(_cache(config.data), keys.digest(asked), find)
+    return found
 
 
 def _unconverted(config: Config, data: Dataset) -> str | None:
     """Why the model can't be converted as `config` has it; None where it can. The converter may crash at it."""
     try:
         worker.call(work.try_conversion, config, data.shape, len(data.classes))
-    except Told as error:
+    except Unfit as error:
         return str(error)
+    except worker.Failed as error:
+        return f"can't be converted: {error}"
     return None
 
 
