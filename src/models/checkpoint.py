@@ -73,7 +73,7 @@ def _save_keras3(model: Any, checkpoint: Path) -> None:
         with h5py.File(weights, "r") as source, h5py.File(checkpoint, "w") as target:
             for name in sorted(source):
                 if name != "optimizer":
-                    source.copy(name, target)
+                    source.copy(name, target, without_attrs=True)  # names that count the layers of a process
             target.attrs["keras_version"] = keras.__version__
             target.attrs["model_config"] = json.dumps(config, sort_keys=True)
 
