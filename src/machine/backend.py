@@ -44,12 +44,13 @@ def prepare() -> None:
 
 
 @contextmanager
-def custom_objects(paths: Sequence[str]) -> Iterator[None]:
-    """Lets Keras find the layers and functions with these import paths while it reads a model that is made of them.
+def custom_objects(paths: Sequence[str], trust: bool = False) -> Iterator[None]:
+    """Lets Keras find the layers and functions with these import paths while it reads a model that is made of them, and
+    with `trust` run the code that is in it.
 
     Raises `UserError` for one that can't be imported.
     """
-    if not paths:
+    if not paths and not trust:
         yield
         return
     import keras
@@ -65,7 +66,14 @@ def custom_objects(paths: Sequence[str]) -> Iterator[None]:
                 f"model.custom_objects: {path} can't be imported ({type(error).__name__}: {error}); takes the import "
                 "path of a layer or function"
             ) from None
-    with tf_keras.saving.custom_object_scope(found), keras.saving.custom_object_scope(found):
+    scopes = [library.saving.custom_object_scope(found) for library in (tf_keras, keras)]
+    with contextlib.ExitStack() as entered:
+        if trust:
+            for library in ("tf_keras", "keras"):
+                serialization = importlib.import_module(f"{library}.src.saving.serialization_lib")
+                scopes.append(serialization.SafeModeScope(False))
+        for scope in scopes:
+            entered.enter_context(scope)
         yield
 
 

@@ -81,7 +81,7 @@ def _save_keras3(model: Any, checkpoint: Path) -> None:
 def _restore_keras3(checkpoint: Path, config: str) -> Any:
     import keras
 
-    model = keras.saving.deserialize_keras_object(json.loads(config), safe_mode=True)
+    model = keras.saving.deserialize_keras_object(json.loads(config))
     with keras3.linked(checkpoint, "model.weights.h5") as link:
         model.load_weights(link)
     return model

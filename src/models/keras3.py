@@ -1,6 +1,5 @@
-"""Files that Keras 3 has saved, read by Keras 3 itself. None of them runs code: what would is refused first."""
+"""Files that Keras 3 has saved, read by Keras 3 itself."""
 
-import json
 import os
 import tempfile
 import zipfile
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.models.trusted import descriptions, nodes
 from src.settings.check import UserError
 
 if TYPE_CHECKING:
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 MODELS = ("Functional", "Model", "Sequential")
 
 
-def load(path: Path, key: str) -> "keras.Model":
+def load(path: Path, key: str, trust: bool = False) -> "keras.Model":
     """The model in a `.keras` or `.h5` file of Keras 3, whatever the file is called.
 
-    Raises `UserError`, which starts with `key` and names the layer, for code, for what is quantized already, and for
-    classes that neither Keras nor the settings name.
+    Raises `UserError`, which starts with `key` and names the layer, for what is quantized already, and for classes that
+    neither Keras nor the settings name.
     """
     import keras
 
     archive = zipfile.is_zipfile(path)
-    config = _config(path, archive)
-    for node, layer in _nodes(config):
-        _check(node, layer, key)
+    for description in descriptions(path):
+        for node, layer in nodes(description):
+            _check(node, layer, key)
     with linked(path, "model.keras" if archive else "model.h5") as link:
-        model = keras.saving.load_model(link, compile=False, safe_mode=True)
+        model = keras.saving.load_model(link, compile=False, safe_mode=not trust)
     return model
 
 
@@ -43,40 +43,16 @@ def linked(path: Path, name: str) -> Iterator[Path]:
         yield link
 
 
-def _config(path: Path, archive: bool) -> Any:
-    if archive:
-        with zipfile.ZipFile(path) as file:
-            return json.loads(file.read("config.json"))
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        return json.loads(file.attrs["model_config"])
-
-
-def _nodes(value: Any, layer: str = "") -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Everything in a config that names a class or a function, with the name of the layer that it is part of."""
-    if isinstance(value, Mapping):
-        config = value.get("config")
-        if isinstance(value.get("class_name"), str):
-            layer = config.get("name", layer) if isinstance(config, Mapping) else layer
-            yield value, layer
-        for part in value.values():
-            yield from _nodes(part, layer)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _nodes(part, layer)
-
-
 def _check(node: Mapping[str, Any], layer: str, key: str) -> None:
     import keras
     import tf_keras
 
     kind, module = node["class_name"], node.get("module") or ""
     title = f"layer {layer} ({kind})"
-    if kind in ("Lambda", "__lambda__"):
-        raise UserError(f"{key}: {title} holds code; takes a class in its place (model.custom_objects)")
     if kind.endswith("DTypePolicy") and kind not in ("DTypePolicy", "FloatDTypePolicy"):
         raise UserError(f"{key}: layer {layer} is quantized already ({kind}); takes a float model")
+    if kind == "__lambda__":
+        return  # it was trusted
     name = node["config"] if kind == "function" else kind
     found = keras.saving.get_registered_object(node.get("registered_name") or name) or (
         keras.saving.get_registered_object(name)

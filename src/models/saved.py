@@ -20,6 +20,7 @@ from src.models.checkpoint import restore
 from src.models.fitted import check_whole, fitted, freeze_layers
 from src.models.formats import FORMATS
 from src.models.head import check_classes, gives_logits
+from src.models.trusted import refuse_code
 from src.settings.check import STRICT, UserError
 from src.settings.plain import as_utf8, canonical
 
@@ -44,7 +45,7 @@ class Saved(Architecture):
     """A Keras model in a file or folder. What is in it decides, not where it lies.
 
     `logits` says whether it gives logits or probabilities; null finds out from its last layer. `custom_objects` are
-    import paths of the layers and functions of its own that it is made of.
+    import paths of the layers and functions of its own that it is made of; `trust` lets code in the file run.
     """
 
     external: ClassVar[bool] = True
@@ -52,6 +53,7 @@ class Saved(Architecture):
     path: Annotated[str, Field(min_length=1, description=KERAS_MODEL), AfterValidator(_exists)]
     logits: bool | None = None
     custom_objects: tuple[Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")], ...] = ()
+    trust: bool = False
 
     def variables(self) -> dict[str, str]:
         """Layers of the user's own take `tf.keras` for the Keras of their model."""
@@ -99,7 +101,7 @@ def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras
     """
     look(config)
     key = _key(config)
-    model = _load(_path(config), key)
+    model = _load(_path(config), key, config.trust)
     check_whole(model, key)
     freeze_layers(model)
     model = fitted(model, shape, key)
@@ -126,15 +128,17 @@ def _key(config: Saved) -> str:
     return f"model.path={config.path}"
 
 
-def _load(path: Path, key: str) -> Any:
+def _load(path: Path, key: str, trust: bool) -> Any:
     import tf_keras
 
     try:
+        if not trust:
+            refuse_code(path, key)
         with quiet():
             if path.is_dir():
                 return tf_keras.models.load_model(path, compile=False)
             if formats.keras_version(path).startswith("3"):
-                return keras3.load(path, key)
+                return keras3.load(path, key, trust)
             if zipfile.is_zipfile(path):
                 with keras3.linked(path, "model.keras") as link:
                     return tf_keras.models.load_model(link, compile=False)

@@ -7,6 +7,7 @@ import importlib
 import json
 import logging
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,7 @@ def do(work: Work) -> Trained:
     """Does the stage."""
     with (
         backend.share_of_cores(work.config.sweep.parallel),
-        backend.custom_objects(_custom_objects(work.config.model)),
+        _reading(work.config.model),
     ):
         return _artifact(work) if work.group == "quant" else _checkpoint(work)
 
@@ -65,7 +66,7 @@ def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int]
     Raises `UserError` where it can't take images of `shape` or tell `classes` apart.
     """
     said: dict[str, list[Any]] = {"notes": [], "refused": []}
-    with backend.custom_objects(_custom_objects(model)):
+    with _reading(model):
         built = model.function(model.settings, shape, classes)
         said["notes"] += _notes(model, built)
         for place, step in enumerate(transforms):
@@ -82,7 +83,7 @@ def try_conversion(config: Config, shape: tuple[int, int, int], classes: int) ->
     Layers of the usual kinds are known to convert, and take no time.
     """
     model = config.model
-    with backend.custom_objects(_custom_objects(model)), tempfile.TemporaryDirectory() as folder:
+    with _reading(model), tempfile.TemporaryDirectory() as folder:
         built = model.function(model.settings, shape, classes)
         if converters.converts(built):
             return
@@ -114,8 +115,11 @@ def _notes(step: Step, built: Any) -> tuple[str, ...]:
     return tuple(notes(step.settings, built)) if notes else ()
 
 
-def _custom_objects(model: Step) -> tuple[str, ...]:
-    return getattr(model.settings, "custom_objects", ())
+def _reading(model: Step) -> AbstractContextManager[None]:
+    """Meanwhile files that hold `model` can be read."""
+    return backend.custom_objects(
+        getattr(model.settings, "custom_objects", ()), getattr(model.settings, "trust", False)
+    )
 
 
 def _checkpoint(work: Work) -> Trained:
