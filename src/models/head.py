@@ -19,6 +19,8 @@ PASSES = (
     "Reshape",
 )
 LINEAR = ("BatchNormalization", "Rescaling")
+# Layers, and functions of Keras 3.
+FUNCTIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 
 
 def check_classes(model: "tf_keras.Model", classes: int, key: str = "model") -> None:
@@ -38,18 +40,24 @@ def check_classes(model: "tf_keras.Model", classes: int, key: str = "model") -> 
 def gives_logits(model: "tf_keras.Model", declared: bool | None = None) -> bool:
     """Whether `model` gives logits and not probabilities: as `declared`, else as its last layer says.
 
-    Raises `UserError` where the last layer is neither a softmax nor linear and nothing is declared.
+    Raises `UserError` where the last layer is neither a softmax nor linear and nothing is declared, and for sigmoids,
+    which are neither: under the loss of a softmax they would be fine-tuned to something else.
     """
+    layer = _last(model)
+    found = _activation(layer)
+    ends = f"layer {layer.name} ({type(layer).__name__}{f', {found}' if found else ''})"
+    if found == "sigmoid":
+        raise UserError(
+            f"model: ends in {ends}, a probability of its own for each class; takes a softmax over the classes, or none"
+        )
     if declared is not None:
         return declared
-    layer = _last(model)
-    match _activation(layer):
+    match found:
         case "softmax":
             return False
         case "linear" | "log_softmax":  # a softmax of log-probabilities gives the probabilities
             return True
-        case found:
-            ends = f"layer {layer.name} ({type(layer).__name__}{f', {found}' if found else ''})"
+        case _:
             raise UserError(
                 f"model: ends in {ends}; takes a softmax over the classes, or none (model=saved: model.logits=true or "
                 "false says which it is)"
@@ -77,8 +85,8 @@ def _passes(layer: Any) -> bool:
 
 def _activation(layer: Any) -> str | None:
     name = type(layer).__name__
-    if name in ("Softmax", "LogSoftmax"):  # layers, and functions of Keras 3
-        return {"Softmax": "softmax", "LogSoftmax": "log_softmax"}[name]
+    if name in FUNCTIONS:
+        return FUNCTIONS[name]
     if name == "TFOpLambda":
         return layer.get_config()["function"].rpartition(".")[2]
     if name in LINEAR:

@@ -257,6 +257,9 @@ def test_logits_and_probabilities_are_told_apart() -> None:
     assert not gives_logits(body(L.Dense(3), L.Activation("softmax"), L.Dropout(0.1)))
     assert not gives_logits(sequential(L.Input((8, 8, 1)), body(L.Dense(3, activation="softmax"))))
     assert not gives_logits(body(L.Dense(3, activation="relu")), declared=False)
+    for declared in (None, False, True):
+        with pytest.raises(UserError, match=r"\(Dense, sigmoid\), a probability of its own for each class"):
+            gives_logits(body(L.Dense(3, activation="sigmoid")), declared)
 
 
 # --- One line for what can't be used ---------------------------------------------------------------------------
