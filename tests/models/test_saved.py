@@ -427,5 +427,5 @@ def test_a_layer_of_a_frozen_model_is_frozen_in_its_checkpoint(tmp_path: Path) -
 def test_what_keras_3_would_run_or_import_is_named_by_its_layer(of_keras_3: Path) -> None:
     backend.prepare()
     for suffix in ("keras", "h5"):
-        assert "layer lambda (Lambda) holds code" in refused(str(of_keras_3 / f"lambda.{suffix}"))
+        assert "layer lambda holds code (a Lambda)" in refused(str(of_keras_3 / f"lambda.{suffix}"))
         assert "layer mine (Mine) is not Keras's; takes its import path" in refused(str(of_keras_3 / f"mine.{suffix}"))
