@@ -21,10 +21,8 @@ class OtherImages(UserError):
 
 def check_whole(model: Any, key: str) -> None:
     """Raises `UserError` unless it is a model whose layers are known: what can be cloned, pruned and written again."""
-    import keras
-    import tf_keras
-
-    if not isinstance(model, tf_keras.Model | keras.Model):
+    keras = keras_of(model)
+    if not isinstance(model, keras.Model):
         raise UserError(f"{key}: holds functions for inference and no layers; takes {FORMATS}")
     # Keras 2 revives what it has no class for from its traced functions: such layers can't be written again.
     layers = [model, *model._flatten_layers(include_self=False)]
@@ -35,7 +33,7 @@ def check_whole(model: Any, key: str) -> None:
             f"in model.custom_objects=[package.module.{kind}]"
         )
     for part in layers:
-        if isinstance(part, keras_of(model).Model) and not _has_inputs(part):
+        if isinstance(part, keras.Model) and not _is_known(part):
             raise UserError(
                 f"{key}: {type(part).__name__} {part.name} is a subclassed model or has no input yet; takes Functional "
                 "and Sequential models"
@@ -44,15 +42,21 @@ def check_whole(model: Any, key: str) -> None:
         raise UserError(f"{key}: takes {len(model.inputs)} inputs; takes a model with one, the images")
 
 
-def _has_inputs(model: Any) -> bool:
+def _is_known(model: Any) -> bool:
+    """Functional or Sequential, with an input."""
+    from tf_keras.src.engine.functional import Functional
+
+    if keras_of(model).__name__ == "tf_keras":
+        return isinstance(model, Functional) and model.built
     return bool(model.built and getattr(model, "inputs", None) and getattr(model, "outputs", None))
 
 
 def freeze_layers(model: Any) -> None:
     """Freezes the layers of a frozen model: a checkpoint keeps the flags of layers, and not that of a model (tf_keras
     2.21)."""
+    keras = keras_of(model)
     for part in model._flatten_layers():
-        if isinstance(part, keras_of(model).Model) and not part.trainable:
+        if isinstance(part, keras.Model) and not part.trainable:
             part.trainable = False
 
 
