@@ -24,8 +24,8 @@ class NotConverted(Told):
 
 
 def converts(model: Any) -> bool:
-    """Whether `model` is known to convert with any number of images at a time: it is made of the usual layers, and
-    activations that have a name."""
+    """Whether `model` is known to convert with any number of images at a time: it is made of the usual
+    layers."""
     layers = model._flatten_layers()
     batch = model.inputs[0].shape[0]
     return batch is None and all(

@@ -228,10 +228,9 @@ def _checked(config: Config, data: Dataset, transforms: list[Step], quants: list
     }
 
     def find() -> dict[str, list[Any]]:
-        said = worker.call(work.check, model, tuple(transforms), data.shape, len(data.classes))
-        said["unconverted"] = [[place, why] for place, each in enumerate(quants) if (why := _unconverted(each, data))]
-        found: dict[str, list[Any]] = said
-        return found
+        said: dict[str, Any] = worker.call(work.check, model, tuple(transforms), data.shape, len(data.classes))
+        tried = [] if said.pop("converts") else enumerate(quants)
+        return said | {"unconverted": [[place, why] for place, each in tried if (why := _unconverted(each, data))]}
 
     found: dict[str, list[Any]] = checked.remembered(_cache(config.data), keys.digest(asked), find)
     return found

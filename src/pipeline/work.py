@@ -59,15 +59,16 @@ def do(work: Work) -> Trained:
         return _artifact(work) if work.group == "quant" else _checkpoint(work)
 
 
-def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int], classes: int) -> dict[str, list[Any]]:
-    """Builds `model`; gives as `notes` what it and each transform have to say of it, a line each, and as `refused` the
-    places of the transforms that don't fit it, each with the reason.
+def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
+    """Builds `model`; gives as `notes` what it and each transform have to say of it, a line each, as `refused` the
+    places of the transforms that don't fit it, each with the reason, and whether it is known that it `converts`.
 
     Raises `UserError` where it can't take images of `shape` or tell `classes` apart.
     """
-    said: dict[str, list[Any]] = {"notes": [], "refused": []}
+    said: dict[str, Any] = {"notes": [], "refused": []}
     with _reading(model):
         built = model.function(model.settings, shape, classes)
+        said["converts"] = converters.converts(built)
         said["notes"] += _notes(model, built)
         for place, step in enumerate(transforms):
             try:
@@ -78,15 +79,10 @@ def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int]
 
 
 def try_conversion(config: Config, shape: tuple[int, int, int], classes: int) -> None:
-    """Converts the model of `config` as it is, and runs the file on one image. Raises `Unfit` where that fails.
-
-    Layers of the usual kinds are known to convert, and take no time.
-    """
+    """Converts the model of `config` as it is, and runs the file on one image. Raises `Unfit` where that fails."""
     model = config.model
     with _reading(model), tempfile.TemporaryDirectory() as folder:
         built = model.function(model.settings, shape, classes)
-        if converters.converts(built):
-            return
         some = (
             np.random.default_rng(0).integers(0, 256, (4 * classes, *shape), np.uint8),
             np.arange(4 * classes) % classes,
