@@ -202,6 +202,16 @@ def test_a_failed_variant_and_the_same_file_under_two_names_are_said_on_top() ->
     assert "it broke &lt;so&gt;" in text
 
 
+def test_a_verdict_of_two_words_is_whole_on_the_page_and_in_the_table() -> None:
+    found = paired_drop(np.arange(1000) < 900, np.arange(1000) < 905)
+    row = dataclasses.replace(rows(("p1-drq", -5, 2e5))[1], verdict=Verdict("no worse"), test_accuracy_drop=found.drop)
+    dense, _ = rows(("p1-drq", -5, 2e5))
+    sweep = Findings("sweep", "today", (Comparison("", (dense, row), IMAGES),), Compare(), {"what": "x"})
+    cell = re.search(r'data-value="no worse">(.*?)</td>', page(sweep, drawn(sweep)))
+    assert cell and re.sub("<[^>]*>", "", cell[1]).strip().endswith("no worse"), cell
+    assert "no worse" in tables.markdown([dense, row], 0.95)
+
+
 def test_what_was_left_out_is_said_with_its_reason_once() -> None:
     left_out = (("qat-f16", "has no integers"), ("p1-qat-f16", "has no integers"), ("c16-w4", "is <clustered>"))
     one = Comparison("", rows(("p1-drq", 1, 2e5)), {"test": 1000})

@@ -53,6 +53,11 @@ class Verdict:
     call: Call
     needs_images: int | None = None
 
+    @property
+    def short(self) -> str:
+        """The call as a table has it."""
+        return self.call.removesuffix(" within the margin")
+
     def __str__(self) -> str:
         return self.call if self.needs_images is None else f"{self.call}: needs about {self.needs_images:,} images"
 

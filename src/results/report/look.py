@@ -44,9 +44,7 @@ def kind(result: Result) -> str:
         return "baseline"
     if result.no_number:
         return "worse"
-    if not result.verdict:
-        return "undecided"
-    return {"equal within the margin": "equal", "no worse": "no-worse"}.get(result.verdict.call, result.verdict.call)
+    return result.verdict.short.replace(" ", "-") if result.verdict else "undecided"
 
 
 def short(name: str, most: int) -> str:

@@ -91,7 +91,7 @@ def _cells(result: Result) -> tuple[str, ...]:
     verdict = "baseline" if result.is_baseline else ""
     if result.test_accuracy_drop and result.verdict:
         drop = f"{points(result.test_accuracy_drop.estimate)} {interval(result.test_accuracy_drop)}"
-        verdict = {"equal within the margin": "equal"}.get(result.verdict.call, result.verdict.call)
+        verdict = result.verdict.short
     if result.no_number:
         verdict = "no number"
     if "gzip_ratio" in m:
