@@ -18,7 +18,7 @@ def smallest_zeroed(weights: np.ndarray, sparsity: float) -> np.ndarray:
 def test_a_mask_is_that_of_a_sort(shape: tuple[int, ...], sparsity: float) -> None:
     weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     found = mask(weights, sparsity)
-    assert found.dtype == np.float32
+    assert found.dtype == bool
     assert np.array_equal(found, smallest_zeroed(weights, sparsity))
     assert np.count_nonzero(found) == max(1, round(weights.size * (1 - sparsity)))  # no two are equal
 
@@ -49,6 +49,24 @@ def test_weights_that_differ_in_some_of_their_bits_only(apart: str) -> None:
     }[apart]
     weights = bits.view(np.float32)
     for sparsity in np.linspace(0, 1, 41):
+        assert np.array_equal(mask(weights, sparsity), smallest_zeroed(weights, sparsity)), sparsity
+
+
+@pytest.mark.parametrize("kind", ["normal", "half of them zero", "half of them near another", "all equal", "sorted"])
+def test_a_kernel_of_many_values_of_which_a_sample_tells_the_threshold(kind: str) -> None:
+    rng = np.random.default_rng(4)
+    weights = rng.normal(size=(500, 701)).astype(np.float32)
+    smaller = np.abs(weights) < np.median(np.abs(weights))
+    if kind == "half of them zero":
+        weights[smaller] = 0
+    elif kind == "half of them near another":
+        weights[smaller] = rng.choice(np.float32([-1e-4, 1e-4, 1.0001e-4]), smaller.sum())
+    elif kind == "all equal":
+        weights[:] = np.where(smaller, -1, 1)
+    elif kind == "sorted":  # what a sample of every so many would miss: the rest is all alike
+        weights = np.zeros((500, 701), np.float32)
+        weights.ravel()[1::2] = np.arange(weights.size // 2)
+    for sparsity in (0.0, 0.001, 0.3, 0.499, 0.5, 0.501, 0.75, 0.999, 1.0):
         assert np.array_equal(mask(weights, sparsity), smallest_zeroed(weights, sparsity)), sparsity
 
 

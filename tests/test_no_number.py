@@ -20,7 +20,7 @@ from src.measure.accuracy import predict
 from src.measure.latency.report import Latency
 from src.measure.predictions import NO_CLASS, Predictions, without_number
 from src.measure.stats import Interval
-from src.methods import train
+from src.methods import loop
 from src.results import closing, export, serving
 from src.results.choose import Candidate, Constraints, candidates
 from src.results.comparison import Comparison, Findings
@@ -173,7 +173,7 @@ def test_scores_that_are_no_numbers_are_wrong_while_it_is_trained() -> None:
 
     split = in_memory(np.zeros((5, 8, 8, 1), np.uint8), np.zeros(5, int), [""] * 5)
     rows = [[1.0, 0.0], [math.nan, 0.0], [0.0, math.nan], [math.inf, 0.0], [1.0, -math.inf]]
-    assert train.accuracy(lambda _: tf.constant(rows), split, Preprocess(), batch_size=5) == 2 / 5
+    assert loop.accuracy(lambda _: tf.constant(rows), split, Preprocess()) == 2 / 5
 
 
 def test_what_is_served_has_no_label_and_is_json(tiny: Tiny, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hydra import initialize_config_dir
 from src.cli.compose import CONF
 from src.data import Dataset, in_memory
 from src.machine import backend
-from src.methods import augment, train
+from src.methods import augment, loop, train
 from src.methods.task import Task
 from src.methods.train import Train
 from src.models import Architecture, small_cnn
@@ -100,7 +100,7 @@ def test_what_can_not_be_used_is_told_in_one_line_before_anything_is_trained(mod
 def test_what_fails_later_is_told_in_one_line_as_well(module: Path, task: Task) -> None:
     model = small_cnn.build(Architecture(), (8, 8, 1), 3)
     with pytest.raises(UserError, match=r"^augment\.own=mine\.broken: fails \(KeyError: 'nothing'\); takes .*$"):
-        train.optimise(model, replace(task, augment=Augment(own="mine.broken")), Train(1, 20, 1e-2))
+        loop.optimise(model, replace(task, augment=Augment(own="mine.broken")), Train(1, 20, 1e-2))
 
 
 def test_a_path_is_checked_and_nothing_imported(module: Path) -> None:

@@ -1,7 +1,9 @@
 """The batches that a model is fitted to: images as it takes them, labels as its loss takes them, weights of classes."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,30 +12,48 @@ from src.methods import augment
 from src.methods.fitting import Fitting, soft_labels
 from src.methods.task import Task
 
-if TYPE_CHECKING:
+Item = TypeVar("Item")
+
+RUN_BYTES = 2 << 20  # of images: where more fit, a step takes so long that its call is nothing beside it
+
+
+def training_runs(
+    task: Task, config: Fitting, batch_size: int, before: Collection[int] = ()
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """The batches of all epochs, in runs of one epoch each and no more than a few megabytes: images `[k, batch_size,
+    height, width, channels]`, labels and, where classes have weights, those. A run ends `before` such a step."""
+    steps = len(task.dataset.train) // batch_size
+    most = max(1, RUN_BYTES // (4 * batch_size * math.prod(task.dataset.shape)))
+    run: list[tuple[np.ndarray, ...]] = []
+    for step, batch in enumerate(_training_batches(task, config, batch_size), 1):
+        run.append(batch)
+        if len(run) == most or step % steps == 0 or step in before:
+            yield tuple(np.stack(part) for part in zip(*run, strict=True))
+            run = []
+
+
+def signature(task: Task, config: Fitting, batch_size: int) -> list[Any]:
+    """Shapes and types of a run."""
     import tensorflow as tf
 
-
-def training_images(task: Task, config: Fitting, batch_size: int) -> "tf.data.Dataset":
-    """The batches of all epochs, made while the model trains: images, labels and, where classes have weights, those."""
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    # There is nothing to tune, and the tuning thread may sleep for up to a minute before it lets a finished training
-    # end (TensorFlow 2.21).
-    options.autotune.enabled = False
-    classes = len(task.dataset.classes)
-    signature = [
-        tf.TensorSpec((batch_size, *task.dataset.shape), tf.float32),
-        tf.TensorSpec((batch_size, classes), tf.float32)
-        if soft_labels(config, task.augment)
-        else tf.TensorSpec(batch_size, tf.int64),
-        *([tf.TensorSpec(batch_size, tf.float32)] if config.class_weight else []),
-    ]
-    batches = tf.data.Dataset.from_generator(
-        lambda: _training_batches(task, config, batch_size), output_signature=tuple(signature)
+    soft = soft_labels(config, task.augment)
+    labels = tf.TensorSpec(
+        (None, batch_size, *([len(task.dataset.classes)] if soft else [])), tf.float32 if soft else tf.int64
     )
-    return batches.prefetch(2).with_options(options)
+    return [
+        tf.TensorSpec((None, batch_size, *task.dataset.shape), tf.float32),
+        labels,
+        *([tf.TensorSpec((None, batch_size), tf.float32)] if config.class_weight else []),
+    ]
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same, each made in a thread while the caller works on the one before."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = maker.submit(next, items, None)
+            yield item
 
 
 def _training_batches(task: Task, config: Fitting, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:

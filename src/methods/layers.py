@@ -11,7 +11,6 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
 from src.models.checkpoint import kernels, leaves
-from src.models.kerases import keras_of
 from src.settings.check import STRICT, Unfit, UserError
 
 if TYPE_CHECKING:
@@ -150,23 +149,6 @@ def choose(
     training = {id(weight) for weight in model.trainable_weights}
     frozen = [path for path in sizes if not training & {id(weight) for weight in weights(layers[path])}]
     return Chosen(tuple(sizes), sum(sizes.values()) / total, tuple(frozen), tuple(unable))
-
-
-def holding_zeros(model: "tf_keras.Model", paths: Iterable[str]) -> "tf_keras.callbacks.Callback":
-    """A callback of a training of `model` that keeps what is zero now in the kernels of the layers at `paths`: before
-    each step, and before anything looks at the weights that an epoch leaves."""
-    import tensorflow as tf
-
-    layers = leaves(model)
-    held = [
-        (weight, tf.constant(weight.numpy() != 0, weight.dtype)) for path in paths for weight in kernels(layers[path])
-    ]
-
-    def zero(number: int, logs: Any) -> None:
-        for weight, mask in held:
-            weight.assign(weight * mask)
-
-    return keras_of(model).callbacks.LambdaCallback(on_train_batch_begin=zero, on_epoch_end=zero)
 
 
 def some(names: Sequence[str], most: int = 6) -> str:

@@ -13,11 +13,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
 from src.methods.fitting import Fitting
-from src.methods.layers import Chosen, Layers, Rule, choose, first_matches, holding_zeros, ruled, some, with_kernels
+from src.methods.layers import Chosen, Layers, Rule, choose, first_matches, ruled, some, with_kernels
+from src.methods.loop import optimise
 from src.methods.masks import Masks
 from src.methods.task import Task, Trained
-from src.methods.train import optimise
-from src.models.checkpoint import leaves, restore, save, show
+from src.models.checkpoint import kernels, leaves, restore, save, show
 from src.models.kerases import seed_all
 from src.models.promises import Promise, Promises
 from src.settings.check import STRICT, Count, Share, UserError
@@ -89,12 +89,11 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     distinct = {of_layer: _schedule(of_layer, steps) for of_layer in settings.values()}
     schedules = {path: distinct[of_layer] for path, of_layer in settings.items()}
     layers = leaves(model)
-    masks = Masks(model, {path: _prunable(layers[path]) for path in settings}, schedules, steps)
-    holding = holding_zeros(model, _held(task.promises))
+    held = [weight for path in _held(task.promises) for weight in kernels(layers[path])]
+    masks = Masks({path: _prunable(layers[path]) for path in settings}, schedules, steps, held)
     keep_from = min(config.epochs - 1, int(np.ceil(masks.last_update / steps * config.epochs)))
     started = time.perf_counter()
-    with masks.applied():
-        history = optimise(model, task, config, callbacks=[masks.hook, holding], keep_best_from=keep_from)
+    history = optimise(model, task, config, masks, keep_from)
     fine_tuning = time.perf_counter() - started
     sparser = _confirm(model, {path: of_layer.final_sparsity for path, of_layer in settings.items()})
     save(model, checkpoint)

@@ -22,3 +22,10 @@ def seed_all(seed: int) -> None:
     tf_keras.utils.set_random_seed(seed)
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(seed)
+
+
+def tensors(variables: Any) -> list[Any]:
+    """TensorFlow's own variables of Keras's: what a gradient is asked for."""
+    import tensorflow as tf
+
+    return [variable if isinstance(variable, tf.Variable) else variable.value for variable in variables]

@@ -16,7 +16,7 @@ from src.measure.audit import audit
 from src.measure.audit.asked import left_in_float
 from src.measure.audit.promised import confirm
 from src.measure.probe import Asked
-from src.methods import convert, prune, train
+from src.methods import convert, loop, prune, train
 from src.methods.convert import FullInteger, Quantization
 from src.methods.layers import Layers
 from src.methods.prune import MagnitudePruning
@@ -177,7 +177,7 @@ def test_the_loss_is_that_of_what_the_model_ends_in() -> None:
     for activation in ("softmax", None):
         last = layers.Dense(3, activation, kernel_initializer=tf_keras.initializers.GlorotUniform(seed=1))
         model = tf_keras.Sequential([layers.Input(SHAPE), layers.Flatten(), last])
-        train.optimise(model, task(), Train(1, 48, 1e-3))
+        loop.optimise(model, task(), Train(1, 48, 1e-3))
         found.append(model.get_weights()[0])
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
@@ -189,7 +189,7 @@ def test_what_xla_cannot_compile_is_one_line() -> None:
     layers = tf_keras.layers
     model = tf_keras.Sequential([layers.Input(SHAPE), layers.RandomRotation(0.1), layers.Flatten(), layers.Dense(3)])
     with pytest.raises(UserError, match="XLA can't compile ImageProjectiveTransformV3, which the model is made of"):
-        train.optimise(model, task(), Train(1, 16, 1e-3, jit_compile=True))
+        loop.optimise(model, task(), Train(1, 16, 1e-3, jit_compile=True))
 
 
 @pytest.mark.parametrize("build", [*BUILDS.values(), partial(vgg26m.build, Architecture())])
