@@ -14,7 +14,7 @@ from src.cli import application, frame, launching
 from src.cli.compose import CONF, composer, told
 from src.cli.frame import Refused
 from src.console import interrupt
-from src.console.terminal import Terminal
+from src.console.terminal import Terminal, meanwhile
 from src.pipeline import worker
 from src.results import publish
 from src.sweep import plan
@@ -28,10 +28,12 @@ def run(overrides: Sequence[Sequence[str]], compose: Compose, launcher: sweep.La
     Raises `UserError` before anything is recorded where a variant can't be made, and `Refused` where one or the
     comparison has failed, after all else is done.
     """
-    variants = expand(overrides, compose)
+    with meanwhile("composes 1 variant" if len(overrides) == 1 else f"composes {len(overrides):,} variants"):
+        variants = expand(overrides, compose)
     config = variants[0].config
-    store = sweep.look(config)
-    planned = sweep.check(plan.make(variants, store, config.reuse), store)
+    with meanwhile("looks at what there is"):
+        store = sweep.look(config)
+        planned = sweep.check(plan.make(variants, store, config.reuse), store)
     if config.plan:
         plan.show(planned, launcher.parallel, Terminal(soft_wrap=True))
         return None

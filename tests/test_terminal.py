@@ -3,6 +3,8 @@
 import ast
 import codecs
 import io
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +169,27 @@ def test_an_argument_that_is_no_text_is_one_line(place: Place) -> None:
     assert done.stderr.endswith(
         b"is no text in ascii, the encoding of file names here; takes a locale such as LC_ALL=C.UTF-8\n"
     )
+
+
+def test_a_terminal_shows_what_is_done_meanwhile_and_a_file_does_not(tmp_path: Path) -> None:
+    """Composing takes a second, opening a store two: what is said of them goes with the next line."""
+    command = [sys.executable, "-m", "src.run", "seed=x"]
+    line = "error: seed=x: takes a whole number of at least 0 and below 4294967296"
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=theirs, stderr=theirs) as shown:
+        os.close(theirs)
+        text = b""
+        while part := _read(ours):
+            text += part
+    os.close(ours)
+    assert shown.returncode == 2
+    assert text.decode() == f"composes 1 variant …\r\x1b[2K{line}\r\n"
+    code, printed, errors = ask(tmp_path, {}, "src.run", "seed=x")
+    assert (code, printed, errors) == (2, "", f"{line}\n")
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # Linux says so where nobody writes any more
+        return b""

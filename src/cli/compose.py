@@ -153,7 +153,12 @@ def told(master: DictConfig) -> list[str]:
 def options_of(master: DictConfig) -> Options:
     """Those where Hydra looks for what it composed `master` from."""
     loader: Any = GlobalHydra.instance().config_loader()
-    return Options(loader, master.hydra.job.config_name, as_told(master.hydra.overrides.hydra))
+    return _options(loader, master.hydra.job.config_name, tuple(as_told(master.hydra.overrides.hydra)))
+
+
+@functools.lru_cache(maxsize=1)
+def _options(loader: Any, config_name: str, places: tuple[str, ...]) -> Options:
+    return Options(loader, config_name, places)
 
 
 def _choosing(group: str, option: str, overrides: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """How every command begins and ends: its output, its help, one line for an error, and the exit code."""
 
+import gc
 import os
 import signal
 import sys
@@ -32,7 +33,9 @@ def main(usage: Callable[[], str], work: Callable[[list[str]], int | None]) -> N
 
 
 def begin() -> None:
-    """SIGTERM is the same as Ctrl-C, and output goes to terminals of every kind."""
+    """SIGTERM is the same as Ctrl-C, output goes to terminals of every kind, and modules are imported without being
+    searched for garbage, an eighth of a short command's time."""
+    gc.set_threshold(100_000, 50, 50)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outlive_readers()
     plain_where_needed()

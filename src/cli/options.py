@@ -1,6 +1,7 @@
 """What the options of each config group take, so that one override fits a whole sweep: `prune.epochs=3` is for every
 option of `prune` that has epochs, and makes no difference to the others."""
 
+import copy
 import functools
 import json
 import warnings
@@ -9,8 +10,11 @@ from contextlib import suppress
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ConfigDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,10 +25,29 @@ from src.settings.config import SECTIONS, unread
 OTHERS = ("data", "model", "hydra", *SECTIONS)
 
 
+class _Kept(ConfigRepository):
+    """The files of a search path, each read once: Hydra reads them all for every config that it composes."""
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        super().initialize_sources(config_search_path)
+        self.files: dict[str, ConfigResult | None] = {}
+
+    def __deepcopy__(self, memo: Any) -> "_Kept":
+        """Hydra's, for the config that it composes: it may get another search path, and then looks anew."""
+        return copy.copy(self)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self.files:
+            self.files[config_path] = super().load_config(config_path)
+        return copy.copy(self.files[config_path])
+
+
 class Options:
     """The options of all groups where Hydra looks for them. `places` are the overrides that say where."""
 
     def __init__(self, loader: ConfigLoaderImpl, config_name: str, places: Sequence[str]) -> None:
+        if not isinstance(loader.repository, _Kept):
+            loader.repository = _Kept(loader.config_search_path)
         self.loader, self.config_name = loader, config_name
         self.places = [place for place in places if place.startswith("hydra.searchpath=")]
         self._whole, self._options = functools.cache(self._compose), functools.cache(self._list)

@@ -4,6 +4,8 @@ import codecs
 import errno
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +43,19 @@ class _ToWhoeverReads(io.FileIO):
             if error.errno not in self.gone:
                 self.lost = error.strerror
             return len(memoryview(data))
+
+
+@contextmanager
+def meanwhile(what: str) -> Iterator[None]:
+    """On a terminal, and only there, says what is being done until it is done or something else is printed."""
+    shows = sys.stderr.isatty()
+    if shows:
+        print(f"{what} …\r", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shows:
+            print("\x1b[2K", end="", file=sys.stderr, flush=True)
 
 
 def outlive_readers() -> None:

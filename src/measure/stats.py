@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 
 # Quantiles of the normal and of Student's t, and the binomial: scipy.stats would take almost a second to import.
-from scipy.special import betainc, ndtri, stdtrit
 
 Call = Literal["better", "equal within the margin", "no worse", "worse", "undecided"]
 
@@ -127,6 +126,8 @@ def newcombe_paired(both: int, first_only: int, second_only: int, neither: int, 
 def mcnemar_exact(right_to_wrong: int, wrong_to_right: int) -> float:
     """Two-sided p-value that as many images go one way as the other (McNemar 1947; exact: binomial with p = 1/2)."""
     fewer, more = sorted([right_to_wrong, wrong_to_right])
+    from scipy.special import betainc  # here and below: it takes a fifth of a second, and a plan needs none
+
     # The binomial's distribution function. SciPy 1.17's own, `bdtr`, is off by 0.3 at 10^9 images, NaN above 2^31.
     return min(1.0, 2 * float(betainc(more, fewer + 1, 0.5))) if more else 1.0
 
@@ -256,6 +257,8 @@ def bootstrap_ratio(log_ratios: np.ndarray, confidence: float = 0.95, resamples:
     if n > 1:
         rng = np.random.default_rng(seed)
         means = medians[rng.integers(n, size=(resamples, n))].mean(axis=1)
+        from scipy.special import stdtrit
+
         stretch = math.sqrt(n / (n - 1)) * -float(stdtrit(n - 1, _tail(confidence))) / normal_quantile(confidence)
         ends = np.quantile(means, [_tail(confidence), 1 - _tail(confidence)])
         low, high = estimate + stretch * (ends - estimate)
@@ -279,6 +282,8 @@ def pareto_front(costs: np.ndarray) -> np.ndarray:
 
 def normal_quantile(confidence: float) -> float:
     """How many standard errors an interval of the normal reaches to either side: 1.96 for a confidence of 0.95."""
+    from scipy.special import ndtri
+
     return -float(ndtri(_tail(confidence)))
 
 

@@ -8,8 +8,6 @@ from src.console.terminal import Terminal
 from src.data import UNREADABLE
 from src.results.comparison import Findings
 from src.results.report import tables
-from src.results.report.page import page
-from src.results.report.rendering import drawn
 from src.results.report.sentences import footnotes, sentence
 from src.settings import credentials
 from src.store.address import elsewhere
@@ -21,6 +19,9 @@ REPORT = "report.html"
 
 def write(findings: Findings, store: Store, parent: str) -> None:
     """Writes the page and the figures into the parent run and into a folder of this machine."""
+    from src.results.report.page import page  # here: the first line on screen need not wait for matplotlib
+    from src.results.report.rendering import drawn
+
     folder = REPORTS / findings.name
     folder.mkdir(parents=True, exist_ok=True)
     if unreadable := dict.fromkeys(line for comparison in findings.comparisons for line in comparison.unreadable):

@@ -1,5 +1,6 @@
 """What a sweep is going to do: which stages of its variants the store has, and the waves of the rest."""
 
+import functools
 import logging
 import statistics
 import time
@@ -74,10 +75,10 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
     if store and reuse == "all":
         done |= _intact(store, "variant", [v.stage.key for v in variants], damaged)
     outdated = _outdated(variants, store) if store and reuse != "none" and not done else 0
-    earlier = _earlier_seconds_an_image(store) if store else {}
+    earlier = functools.cache(_earlier_seconds_an_image)  # where nothing is to be done, nothing is estimated
 
     def job(variant: Variant, stage: Stage) -> Job:
-        each = earlier.get(_kind_of_work(variant, stage))
+        each = (earlier(store) if store else {}).get(_kind_of_work(variant, stage))
         return Job(variant, stage, each and each * _images(variant, stage))
 
     waves: list[dict[str, Job]] = [{}]

@@ -23,6 +23,7 @@ from typing import Any
 from src.console import interrupt
 from src.console.progress import Progress
 from src.machine import writable
+from src.measure.latency import processes
 from src.pipeline import stages, worker
 from src.pipeline.stages import Request
 from src.results import closing, publish
@@ -161,6 +162,8 @@ def do(opened: Opened, planned: Plan) -> dict[str, Outcome]:
         opened.store.mark_damaged(damaged, why)
     new = [variant for variant in planned.variants if variant.stage.key not in opened.outcomes]
     opened.variants += new
+    if not planned.jobs:
+        processes.start(len(planned.variants))  # of which the close needs one each
     _adopt(opened, [(v, planned.done[v.stage.key]) for v in new if v.stage.key in planned.done])
     waves = [[job for job in wave if job.stage.key not in opened.outcomes] for wave in planned.waves]
     with Watch(opened.store, opened.parent, [job for wave in waves for job in wave]):

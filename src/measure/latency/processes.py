@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +35,10 @@ Progress = Callable[[float, str], None]
 PROBE_SECONDS = 0.1
 # A child that does not answer within its budget, or within this, is taken to run for ever.
 PATIENCE_SECONDS = 10
+MOST_STARTED = 16  # children ahead of what is asked of them
 REASON_LENGTH = 200  # of what LiteRT says of a model, which can be a page
+
+_started: deque["subprocess.Popen[bytes]"] = deque()
 
 
 @dataclass(frozen=True)
@@ -198,12 +202,22 @@ def profile(
     return profiles
 
 
+def start(children: int) -> None:
+    """Starts so many of the processes that will be asked: while they import what they need, this one does other
+    things."""
+    _started.extend(_child() for _ in range(min(children, MOST_STARTED)))
+
+
+def _child() -> "subprocess.Popen[bytes]":
+    # -P: beside the child lie modules that are none of its business.
+    command = [sys.executable, "-P", str(CPU.child)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 def _ask(action: str, patience_seconds: float, **request: Any) -> dict[str, Any]:
     """The answer of a fresh child process; {"error": reason} if it crashed or could not do what it was asked, and
     "hangs" as well if it gave no answer."""
-    # -P: beside the child lie modules that are none of its business.
-    command = [sys.executable, "-P", str(CPU.child)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = _started.popleft() if _started else _child()
     try:
         answer, errors = process.communicate(json.dumps(request | {"action": action}).encode(), patience_seconds)
     except subprocess.TimeoutExpired:

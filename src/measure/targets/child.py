@@ -286,7 +286,10 @@ def main() -> None:
     # LiteRT may print: stdout is for the answer alone.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
         os.dup2(2, 1)
-        request = json.load(sys.stdin)
+        told = sys.stdin.read()
+        if not told:  # whoever started it did not need it
+            return
+        request = json.loads(told)
         actions: dict[str, Callable[..., dict[str, Any]]] = {"probe": probe, "rounds": rounds, "profile": profile}
         try:
             result = actions[request.pop("action")](**request)
