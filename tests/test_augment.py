@@ -25,8 +25,8 @@ def task(how: Augment, seed: int = 0) -> Task:
 def made(how: Augment, batch_size: int = 4, epochs: int = 2, seed: int = 0, **fitting: object) -> list[np.ndarray]:
     """All images that are trained on, then their labels, then the weights if there are any; rows of both epochs."""
     config = Fitting(epochs, batch_size, 0.1, **fitting)  # type: ignore[arg-type]
-    each = list(batches.training_images(task(how, seed), config, batch_size).as_numpy_iterator())
-    return [np.concatenate(parts) for parts in zip(*each, strict=True)]
+    runs = list(batches.training_runs(task(how, seed), config, batch_size))
+    return [np.concatenate([batch for run in part for batch in run]) for part in zip(*runs, strict=True)]
 
 
 def test_a_turn_of_90_degrees_is_that_of_numpy_and_scaling_keeps_the_centre() -> None:

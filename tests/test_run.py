@@ -245,7 +245,7 @@ def test_help_shows_groups_options_and_examples(place: Place) -> None:
     for expected in (
         "python -m src.run -m prune=p1,p2 quant=drq,fiq,f16",
         "quant=none (default), drq, f16, fiq",
-        "epochs: 20",
+        "epochs: 100",
     ):
         assert expected in done.stdout
     others = done.stdout.partition("Settings of other options")[2]

@@ -39,7 +39,7 @@ class _Kept(ConfigRepository):
     def load_config(self, config_path: str) -> ConfigResult | None:
         if config_path not in self.files:
             self.files[config_path] = super().load_config(config_path)
-        return copy.copy(self.files[config_path])
+        return copy.deepcopy(self.files[config_path])  # Hydra makes its nodes part of what it composes
 
 
 class Options:

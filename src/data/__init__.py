@@ -159,8 +159,12 @@ def stratified(
     """Indices of disjoint splits with the same share of every class: those of `shares`, and `train`, the rest.
 
     Each has at least one image of every class, and its images are shuffled. `labels`: `[n]`, indices of `classes`.
-    Raises `UserError`, which starts with `key`, for a class with fewer images than there are splits.
+    Raises `UserError` for shares that leave nothing to train on, and one that starts with `key` for a class with fewer
+    images than there are splits.
     """
+    if sum(shares.values()) >= 1:
+        told = " and ".join(f"data.{name}={share:g}" for name, share in shares.items())
+        raise UserError(f"{told}: leave nothing to train on; takes shares that are below 1 together")
     generator = np.random.default_rng(seed)
     members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=len(classes)))[:-1])
     names = [*shares, "train"]

@@ -18,7 +18,7 @@ class Digits:
     image_size: ImageSize = 8
     seed: Seed = 0
     validation: SplitShare = 0.25
-    test: SplitShare = 0.25
+    test: SplitShare = 0.5
 
 
 def load(config: Digits) -> Dataset:

@@ -18,7 +18,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 ImageSize = Annotated[int, Field(ge=4, le=1024)]
-SplitShare = Annotated[float, Field(gt=0, lt=0.5)]
+SplitShare = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

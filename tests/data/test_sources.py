@@ -73,7 +73,7 @@ def test_config_files_open_with_the_command_that_uses_them_and_explain_every_key
     [
         ("image_folder", {"path": None}, "data.path=null: takes a folder with a folder of images for each class"),
         ("image_folder", {"path": "x", "channels": 2}, "data.channels=2: takes one of 1, 3"),
-        ("image_folder", {"path": "x", "test": 0.5}, "data.test=0.5: takes a number above 0 and below 0.5"),
+        ("image_folder", {"path": "x", "test": 1.0}, "data.test=1.0: takes a number above 0 and below 1"),
         ("npz", {"path": ""}, "data.path=: takes an .npz file"),
         ("keras_builtin", {"name": "mnst"}, "data.name=mnst: takes one of mnist, fashion_mnist, cifar10, cifar100"),
         ("tfds", {"name": None}, "data.name=null: takes text that is not empty"),

@@ -104,11 +104,16 @@ def test_three_classes_are_split_each_by_itself():
     }
 
 
-@pytest.mark.parametrize(("count", "shares", "expected"), [(3, (0.5, 0.5), (1, 1, 1)), (40, (0.001, 0.2), (1, 8, 31))])
+@pytest.mark.parametrize(("count", "shares", "expected"), [(3, (0.5, 0.49), (1, 1, 1)), (40, (0.001, 0.2), (1, 8, 31))])
 def test_no_split_is_left_without_an_image_of_a_class(count, shares, expected):
     labels = np.zeros(count, int)
     parts = stratified(labels, ["a"], dict(zip(("validation", "test"), shares, strict=True)), 0, "data=test")
     assert tuple(len(rows) for rows in parts.values()) == expected
+
+
+def test_shares_that_leave_nothing_to_train_on_are_one_line():
+    with pytest.raises(UserError, match=r"^data.validation=0.4 and data.test=0.6: leave nothing to train on; takes "):
+        stratified(np.repeat([0, 1, 2], 10), CLASSES, {"validation": 0.4, "test": 0.6}, 0, "data=test")
 
 
 def test_a_label_that_no_class_has_is_an_error():
