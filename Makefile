@@ -4,6 +4,7 @@ VENV   := .venv
 EXTRAS ?= $(shell cat $(VENV)/extras 2>/dev/null || echo dev)
 BIN    := $(VENV)/bin
 ARGS   ?=
+MODEL  ?= compression@champion
 comma  := ,
 # A file's tests stay together; tests/conftest.py says which files begin.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -12,7 +13,7 @@ STAMP  := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
 MOVED  := $(shell [ ! -s '$(STAMP)' ] || [ "$$(cat '$(STAMP)')" -ef '$(VENV)' ] || echo moved)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep pick export verify test test-all mutants lint format ui clean lock moved
+.PHONY: help setup sweep pick serve export verify test test-all mutants lint format ui clean lock moved
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,10 @@ sweep: $(STAMP)  ## the twelve variants on the embedded default (ARGS="data=imag
 
 pick: $(STAMP)  ## choose a variant of the latest sweep and register it (ARGS="max_drop=0.02 minimize=latency")
 	$(BIN)/python -m src.pick $(ARGS)
+
+serve: $(STAMP)  ## the champion over HTTP, at http://localhost:5000/invocations (MODEL=NAME@ALIAS, ARGS="--port 5001")
+	PATH="$(BIN):$$PATH" MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}" \
+		$(BIN)/python -m mlflow models serve --env-manager local -m "models:/$(MODEL)" $(ARGS)
 
 export: $(STAMP)  ## the champion as a folder for a device team, mlruns/export (ARGS="to=DIR" for another)
 	$(BIN)/python -m src.export $(ARGS)

@@ -21,7 +21,8 @@ Usage: python -m src.export [KEY=VALUE …]
 
 Writes a folder for a device team: model.tflite, labels.txt, preprocessing.json,
 MODEL_CARD.md with the numbers and their conditions, SHA256SUMS, and example.py,
-which runs the file with ai_edge_litert and numpy alone.
+which runs the file with ai_edge_litert and numpy alone, and with Pillow on a
+picture of yours.
 
 Examples
   python -m src.export

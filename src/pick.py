@@ -139,10 +139,19 @@ def _reported(chosen: Result, sweep: str, wanted: Settings) -> list[str]:
         f"{points(wanted.max_drop)} ({'upper end' if wanted.risk == 'interval' else 'estimate'})",
         f"test        accuracy {percent(m['test_accuracy'], 2)} %, drop {points(test.estimate)} {interval(test)} "
         f"points: {chosen.verdict.call if chosen.verdict else 'not judged'}",
+        f"class       {_worst_class(chosen, wanted)}",
         f"size        {size(m['gzip_bytes'])} gzip, {times(1 / m['gzip_ratio'])} × smaller; "
         f"{size(m['tflite_bytes'])} as it is",
         f"latency     {_speed(chosen)}",
     ]
+
+
+def _worst_class(chosen: Result, wanted: Settings) -> str:
+    lost = chosen.worst_class_drop
+    if lost is None or lost.estimate <= 0:
+        return "none drops on the test split"
+    told = f"{chosen.worst_class} drops most on the test split, {points(lost.estimate)} {interval(lost)} points"
+    return told + (": sure to be above max_class_drop" if lost.low > wanted.max_class_drop else "")
 
 
 def _speed(chosen: Result) -> str:

@@ -11,6 +11,7 @@ import pytest
 from src import pick
 from src.results.choose import Candidate, Constraints, candidates
 from src.results.variant import Result, from_entry
+from src.settings.sections import Tracking
 
 
 def row(name: str, high: float, gzip_bytes: float, latency_ms: float | None = 1.0, **more: Any) -> Result:
@@ -127,6 +128,44 @@ def test_why_one_is_refused_and_by_what_factor(
     assert bool(found.refused) == (excess > 0)
     if reasons is not None:
         assert found.refused == reasons
+
+
+def of_class(low: float, high: float = 0.4) -> dict[str, Any]:
+    name = "validation_worst_class"
+    ends = {f"{name}_drop": (low + high) / 2, f"{name}_drop_low": low, f"{name}_drop_high": high}
+    return {name: "cat", **ends}
+
+
+@pytest.mark.parametrize(
+    ("settings", "low", "excess"),
+    [
+        ({}, 0.13, 2.6),
+        ({}, 0.05, 0),
+        ({}, -0.1, 0),
+        ({"max_class_drop": 0.2}, 0.13, 0),
+        ({"max_class_drop": 1}, 0.9, 0),
+    ],
+)
+def test_a_class_that_is_sure_to_lose_more_than_one_can_afford_refuses_a_variant(
+    settings: dict[str, Any], low: float, excess: float
+) -> None:
+    found = alone(settings, **of_class(low))
+    assert found.excess == pytest.approx(excess)
+    if excess:
+        assert found.refused == ("class cat drops +26.5 [+13.0, +40.0] points: sure to be above max_class_drop",)
+    else:
+        assert found.refused == ()
+
+
+def test_what_is_chosen_says_its_worst_class() -> None:
+    ends = {"worst_class_drop": 0.28, "worst_class_drop_low": 0.13, "worst_class_drop_high": 0.41}
+    wanted = pick.Settings(tracking=Tracking("sqlite:///x.db", "x"))
+    lost = row("x", 0.0, 500.0, worst_class="cat", **ends)
+    told = "cat drops most on the test split, +28.0 [+13.0, +41.0] points"
+    assert pick._worst_class(lost, wanted) == f"{told}: sure to be above max_class_drop"
+    wanted = pick.Settings(tracking=Tracking("sqlite:///x.db", "x"), max_class_drop=0.2)
+    assert pick._worst_class(lost, wanted) == told
+    assert pick._worst_class(row("x", 0.0, 500.0), wanted) == "none drops on the test split"
 
 
 def test_one_that_exceeds_two_constraints_is_told_both() -> None:

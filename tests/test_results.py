@@ -52,6 +52,8 @@ PRUNED = Result(
     verdict=Verdict("undecided", 4200),
     worst_class="cat [1, 2]",
     worst_class_drop=Interval(0.1, -0.05, 0.2),
+    validation_worst_class="dog",
+    validation_worst_class_drop=Interval(0.05, 0.01, 0.1),
     speedup=Interval(1.3, 1.1, 1.5),
     note="2 layers are not as sparse as asked for",
 )
@@ -88,7 +90,7 @@ def test_the_columns_of_the_table_stand_in_the_order_of_before() -> None:
     header = tables.as_csv([DENSE, PRUNED]).splitlines()[0].split(",")
     assert header[:6] == ["variant", "training", "test_accuracy", "tflite_bytes", "gzip_bytes", "sparsity"]
     assert header[6:11] == ["ece", "latency_ms_median", *(f"test_accuracy_drop{end}" for end in ("", "_low", "_high"))]
-    assert header[-10:-6] == ["worst_class", "verdict", "no_number", "needs_images"]
+    assert header[-11:-6] == ["worst_class", "validation_worst_class", "verdict", "no_number", "needs_images"]
     assert header[-6:] == ["no_difference", "is_baseline", "failed", "run_id", "reused_from", "digest"]
 
 

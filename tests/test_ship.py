@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Place, environment
+from PIL import Image
 
 from src import compare, export, pick, verify
 from src.cli import command, frame
@@ -61,7 +63,7 @@ WRONG = [
     ("pick", ["max_gzip=2apples"], "max_gzip: got 2apples, takes bytes, such as 2MB, 500kB or 1.5MiB"),
     ("pick", ["max_latency_ms=0"], "max_latency_ms=0: takes a number above 0"),
     ("pick", ["minimize=accuracy"], "minimize=accuracy: takes one of gzip_bytes, latency, tflite_bytes"),
-    ("pick", ["maxdrop=1"], "maxdrop: no such key; takes max_drop, minimize"),
+    ("pick", ["maxdrop=1"], "maxdrop: no such key; takes max_drop, max_class_drop, minimize"),
     ("pick", ["latest"], "latest: takes settings as KEY=VALUE, and --help"),
     ("pick", ["sweep=latest"], "tracking.uri=sqlite:///mlruns/mlflow.db: no such store"),
     ("pick", ["tracking.uri=http://127.0.0.1:9"], "tracking.uri=http://127.0.0.1:9: "),
@@ -244,6 +246,23 @@ def test_the_server_answers_a_real_image_over_http(twelve, champion: Record, ser
         (prediction,) = json.load(answer)["predictions"]
     assert prediction["label"] == how["example_predicted"]
     assert 0 < prediction["score"] <= 1
+    # What is no image is told in words, with neither a traceback nor all that was sent.
+    takes = "takes [height, width, 1]"
+    for inputs, why in {
+        '["abc"]': "image 0: Incorrect padding",
+        f'["{how["example"]}", "bm8gaW1hZ2U="]': "image 1: not an image in a known format",
+        "[[1, 2]]": f"image 0: an array of shape (2,); {takes}",
+        "[[[1, 2], [3]]]": "image 0: rows of different lengths; takes [height, width, channels]",
+        "[[[0.5]]]": "image 0: an array of float64; takes whole numbers from 0 to 255 (uint8)",
+        "5": "int; takes a list of images",
+    }.items():
+        request.data = f'{{"inputs": {inputs}}}'.encode()
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=60)
+        assert caught.value.code == 400
+        said = json.load(caught.value)
+        assert "stack_trace" not in said
+        assert said["message"] == why
 
 
 def test_the_exported_folder_runs_with_litert_alone(twelve, champion: Record, tmp_path: Path) -> None:
@@ -268,7 +287,31 @@ def test_the_exported_folder_runs_with_litert_alone(twelve, champion: Record, tm
     assert run.stdout.split() == (folder / "example_label.txt").read_text().split()
     assert not {"tensorflow", "tf_keras", "mlflow", "src"} & set(re.findall(r"'(\w+)'", run.stderr))
     code_lines = [line for line in (folder / "example.py").read_text().splitlines() if line]
-    assert len(code_lines) <= 31
+    assert len(code_lines) <= 42
+    # A picture, twice as large: the pixels of the nearest of each four are those of the example.
+    pixels = np.load(folder / "example.npy")[..., 0].repeat(2, 0).repeat(2, 1)
+    how = json.loads((folder / "preprocessing.json").read_text())
+    assert how["resize"] == "bilinear"
+    for name in ("photo.png", "photo.jpg", "photo.npy"):
+        if name == "photo.npy":
+            np.save(tmp_path / name, pixels[::2, ::2, None])
+        else:
+            Image.fromarray(pixels).save(tmp_path / name, quality=95)
+        run = subprocess.run(
+            [sys.executable, "example.py", tmp_path / name], cwd=folder, capture_output=True, text=True
+        )
+        assert run.stdout.split() == (folder / "example_label.txt").read_text().split(), name
+    takes = "takes a picture, or a .npy file of uint8 [8, 8, 1]: height, width, channels"
+    (tmp_path / "text.jpg").write_text("no picture")
+    for name, why in {"text.jpg": "not an image in a known format", "none.jpg": "No such file or directory"}.items():
+        file = tmp_path / name
+        run = subprocess.run([sys.executable, "example.py", file], cwd=folder, capture_output=True, text=True)
+        assert (run.returncode, run.stderr) == (2, f"error: {file}: {why}; {takes}\n")
+    without = f"import runpy, sys; sys.modules['PIL'] = None; sys.argv = ['', {str(tmp_path / 'photo.png')!r}]; "
+    code = without + "runpy.run_path('example.py')"
+    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert "needs Pillow (pip install pillow); without it, takes a .npy file" in run.stderr
+    assert "Traceback" not in run.stderr
     here(place, "export", f"to={folder}")  # its own is made anew
     folders = folder.parent / "folders"
     (folders / "one").mkdir(parents=True)
@@ -326,12 +369,12 @@ def artifact_of(place: Place, name: str) -> tuple[Path, str]:
 def test_everything_that_was_recorded_holds(twelve) -> None:
     done = ask(twelve[0], "verify", f"sweep={first_sweep(twelve[0]).name}")
     assert done.returncode == 0, done.stdout + done.stderr
-    # The dense baseline: what is measured of every variant, and its ECE. The others: the same, three intervals of a
-    # drop (test, validation, worst class), two p-values, flips both ways, agreement, change of ECE, ratio of sizes.
+    # The dense baseline: what is measured of every variant, and its ECE. The others: the same, four intervals of a
+    # drop (test, validation, worst class on each), two p-values, flips both ways, agreement, ECE, ratio of sizes.
     dense = len(MEASURED) + 1
     assert f"none-none: {dense} numbers hold" in done.stdout
-    assert f"p2-fiq: {dense + 3 * 3 + 7} numbers hold" in done.stdout
-    assert done.stdout.rstrip().endswith(f"all {12 * dense + 11 * 16} numbers hold")
+    assert f"p2-fiq: {dense + 4 * 3 + 7} numbers hold" in done.stdout
+    assert done.stdout.rstrip().endswith(f"all {12 * dense + 11 * 19} numbers hold")
 
 
 def test_a_flipped_byte_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,17 @@ from typing import Literal
 
 import numpy as np
 import PIL
-import simplejpeg
 from PIL import Image, UnidentifiedImageError, features
+
+try:
+    import simplejpeg
+except ImportError:  # in an exported folder, where Pillow is enough
+    simplejpeg = None
 
 RULES = 1  # raise it when the same bytes come out as other pixels
 # Part of every cache key: all that the pixels depend on besides the bytes and the arguments of `decode`.
-IDENTITY = f"{RULES} Pillow {PIL.__version__} {features.version('jpg')} simplejpeg {simplejpeg.__version__}"
+_VERSIONS = f"Pillow {PIL.__version__} {features.version('jpg')} simplejpeg {getattr(simplejpeg, '__version__', '')}"
+IDENTITY = f"{RULES} {_VERSIONS}"
 
 Resize = Literal["bilinear", "bicubic", "lanczos", "area", "nearest", "tf_bilinear"]
 
@@ -157,7 +162,7 @@ def _straight(data: bytes, size: int, channels: int, resize: str, crop: bool) ->
 
     Straight into an array: half of Pillow's time goes into opening a file and packing the pixels that it keeps."""
     # FF E1 can't be in the coded pixels: it marks the segment of EXIF or XMP, either of which may turn the image.
-    if not data.startswith(b"\xff\xd8\xff") or b"\xff\xe1" in data:
+    if simplejpeg is None or not data.startswith(b"\xff\xd8\xff") or b"\xff\xe1" in data:
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)

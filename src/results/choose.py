@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
-from src.results.report.numbers import size, three
+from src.results.report.numbers import interval, points, size, three
 from src.results.variant import Result
 from src.settings.check import STRICT
 
@@ -35,6 +35,9 @@ class Constraints:
     """What a variant may cost, and what there should be least of."""
 
     max_drop: Annotated[float, Field(ge=0, lt=1, description="of accuracy; 0.01 is a point")] = 0.01
+    max_class_drop: Annotated[
+        float, Field(ge=0, le=1, description="a class that is sure to lose more refuses a variant; 1 refuses none")
+    ] = 0.05
     minimize: Annotated[
         Literal["gzip_bytes", "latency", "tflite_bytes"], Field(description="or latency, tflite_bytes")
     ] = "gzip_bytes"
@@ -95,6 +98,11 @@ def _refused(result: Result, baseline: Result | None, constraints: Constraints) 
         digits = 1 if over >= 0.05 else 3  # else it would be 0.0 above
         reasons.append(f"{what} {100 * worst:.{digits}f} points: {over:.{digits}f} points above max_drop")
         excess = max(excess, worst / constraints.max_drop if constraints.max_drop else math.inf)
+    of_class = result.validation_worst_class_drop
+    if of_class and of_class.low > constraints.max_class_drop:
+        told = f"class {result.validation_worst_class} drops {points(of_class.estimate)} {interval(of_class)} points"
+        reasons.append(f"{told}: sure to be above max_class_drop")
+        excess = max(excess, of_class.low / constraints.max_class_drop if constraints.max_class_drop else math.inf)
     limits = (
         ("gzip_bytes", constraints.max_gzip, "max_gzip", size),
         ("latency_ms_median", constraints.max_latency_ms, "max_latency_ms", lambda ms: f"{three(ms)} ms"),

@@ -26,7 +26,7 @@ from src.results.report.sentences import description, sentence
 from src.results.variant import Result, from_run, said
 from src.settings.config import Config
 from src.store.artifacts import Damaged, Record
-from src.store.names import AUDIT, LATENCY, OF_LATENCY, artifact_path, predictions_path
+from src.store.names import AUDIT, LATENCY, OF_BASELINE, OF_LATENCY, artifact_path, predictions_path
 from src.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -142,4 +142,7 @@ def _log(result: Result, record: Record, store: Store, tags: Mapping[str, str]) 
     """Adds to the variant's run what the sweep says of it."""
     known = record.measured
     added = {name: value for name, value in result.numbers.items() if name not in known}
+    if result.is_baseline and result.measured:  # so that charts show it beside the others
+        timed = {} if "latency_ms_median" in result.metrics else {"speedup"}
+        added |= {name: value for name, value in OF_BASELINE.items() if name not in timed}
     store.log(record.run_id, metrics=added, tags={**tags, **said(result)}, description=description(result))

@@ -36,6 +36,7 @@ def judge(
     for (name, (on_test, on_validation)), adjusted_p in zip(paired.items(), adjusted.tolist(), strict=True):
         with failing_alone(against, name, Exception, "can't be judged"):
             compared = _compared(results[name], dense, test[name], test[baseline], classes, judged)
+            surest, lost = _surest(validation[baseline], validation[name], judged)
             against[name] = replace(
                 compared,
                 metrics={
@@ -47,6 +48,8 @@ def judge(
                 },
                 test_accuracy_drop=on_test.drop,
                 validation_accuracy_drop=on_validation.drop,
+                validation_worst_class=classes[surest],
+                validation_worst_class_drop=lost,
                 verdict=stats.verdict(on_test, judged.margin, judged.confidence, adjusted_p),
             )
     return against
@@ -59,6 +62,13 @@ def failing_alone(results: dict[str, Result], name: str, error: type[Exception],
         yield
     except error as why:
         results[name] = replace(results[name], failed=f"{what}: {reason(why)}")
+
+
+def _surest(dense: Predictions, variant: Predictions, judged: Compare) -> tuple[int, stats.Interval]:
+    """The class that is sure to have lost most, and its drop."""
+    by_class = stats.class_drops(dense.labels, dense.correct, variant.correct, judged.confidence)
+    surest = max(by_class, key=lambda number: by_class[number].drop.low)
+    return surest, by_class[surest].drop
 
 
 def _compared(

@@ -51,9 +51,12 @@ class Classifier:
         Where the model gives no number (NaN), `label` and `score` are None and `scores` is empty.
 
         `images` is an array `[n, height, width, channels]`, a list of images of any kind, a table with one column of
-        them, or one image. Raises `ValueError` for what is no image.
+        them, or one image. Raises `ValueError` for what is no image: a server's status 400, with its text.
         """
-        pixels = [self.pixels(image, index) for index, image in enumerate(_each(images))]
+        try:
+            pixels = [self.pixels(image, index) for index, image in enumerate(_each(images))]
+        except ValueError as error:
+            raise _refusal(str(error)) from None
         with self.one_at_a_time:
             # One by one, since an operator that quantizes its input could choose one scale for a whole batch.
             scores = [self.model.probabilities(self.model.run(self.encode(image[None])))[0] for image in pixels]
@@ -68,7 +71,7 @@ class Classifier:
             if isinstance(image, bytes | bytearray | memoryview):
                 found = decode(bytes(image), height, channels, self.how["resize"], self.how["crop"])[0]
                 return found
-            array = np.asarray(image)
+            array = _array(image)
             if array.dtype != np.uint8:
                 if not np.issubdtype(array.dtype, np.integer) or (
                     array.size and (array.min() < 0 or array.max() > 255)
@@ -102,7 +105,29 @@ def _each(images: Any) -> Iterable[Any]:
         return [images]
     if isinstance(images, np.ndarray) and images.dtype != object and images.ndim in (2, 3):
         return [images]
+    if not isinstance(images, list | tuple | np.ndarray):
+        raise ValueError(f"{type(images).__name__}; takes a list of images")
     return images
+
+
+def _array(image: Any) -> np.ndarray:
+    try:
+        return np.asarray(image)
+    except ValueError:
+        raise ValueError("rows of different lengths; takes [height, width, channels]") from None
+
+
+def _refusal(why: str) -> ValueError:
+    """What MLflow's server answers as it is: of another error it gives a traceback, and of its own all that it got."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+    class Refusal(MlflowException, ValueError):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name != "message" or not hasattr(self, "message"):
+                super().__setattr__(name, value)
+
+    return Refusal(why, error_code=BAD_REQUEST)
 
 
 def _load_pyfunc(path: str) -> Classifier:

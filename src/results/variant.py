@@ -13,7 +13,9 @@ from src.measure.audit.contents import Layer
 from src.measure.stats import Interval, Verdict
 from src.store.artifacts import Record
 
-INTERVALS = ("test_accuracy_drop", "validation_accuracy_drop", "worst_class_drop", "speedup")
+INTERVALS = (
+    *("test_accuracy_drop", "validation_accuracy_drop", "worst_class_drop", "validation_worst_class_drop", "speedup"),
+)
 ENDS = ("", "_low", "_high")
 # The order of columns in comparison.csv; other metrics follow by name.
 COLUMNS = (
@@ -22,7 +24,8 @@ COLUMNS = (
     *("latency_ms_mean", "latency_ms_std", "latency_ms_median", "latency_ms_p90"),
     *("load_ms", "first_inference_ms", "peak_memory_bytes"),
     *("test_accuracy_drop", "validation_accuracy_drop", "mcnemar_p", "mcnemar_p_holm"),
-    *("right_to_wrong", "wrong_to_right", "agreement", "ece_change", "worst_class_drop", "gzip_ratio", "speedup"),
+    *("right_to_wrong", "wrong_to_right", "agreement", "ece_change", "worst_class_drop"),
+    *("validation_worst_class_drop", "gzip_ratio", "speedup"),
 )
 
 
@@ -33,7 +36,8 @@ class Result:
     `transforms` are the acting ones by name, in order, and `scheme` what the converter did. `metrics` are open: all
     that probes have yielded and that follows from it, by the names that MLflow shows. Drops are in shares of 1:
     `test_accuracy_drop` is of the split that only reports, `validation_accuracy_drop` of the one that selects,
-    `worst_class_drop` of `worst_class`, which lost most. `speedup` is the ratio of the baseline's latency to this
+    `worst_class_drop` of `worst_class`, which lost most on the former; `validation_worst_class` is the one that is
+    sure to have lost most on the latter. `speedup` is the ratio of the baseline's latency to this
     variant's, and `no_difference` says that none is sure to exceed the noise floor. `note` is what the audit has to
     say; `no_number` goes on from the name where the variant gave NaN or infinity, or is made of it: then it is never
     chosen. `layers` and `url` are known while a sweep is closed only.
@@ -53,6 +57,8 @@ class Result:
     verdict: Verdict | None = None
     worst_class: str | None = None
     worst_class_drop: Interval | None = None
+    validation_worst_class: str | None = None
+    validation_worst_class_drop: Interval | None = None
     speedup: Interval | None = None
     no_difference: bool = False
     layers: tuple[Layer, ...] = ()
@@ -128,6 +134,7 @@ def to_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
             "training": result.training,
             **{name: own.get(name) for name in names},
             "worst_class": result.worst_class,
+            "validation_worst_class": result.validation_worst_class,
             "verdict": result.verdict.call if result.verdict else None,
             "no_number": result.no_number or None,
             "needs_images": result.verdict.needs_images if result.verdict else None,
@@ -183,6 +190,8 @@ def from_entry(entry: Mapping[str, Any]) -> Result:
         verdict=Verdict(entry["verdict"], entry.get("needs_images")) if entry.get("verdict") else None,
         worst_class=entry.get("worst_class"),
         worst_class_drop=interval("worst_class_drop"),
+        validation_worst_class=entry.get("validation_worst_class"),
+        validation_worst_class_drop=interval("validation_worst_class_drop"),
         speedup=interval("speedup"),
         no_difference=bool(entry.get("no_difference")),
         note=entry.get("note") or "",

@@ -16,7 +16,8 @@ MEASURED = (
     "sparsity",
 )
 LATENCY = ("latency_ms_mean", "latency_ms_std", "latency_ms_median", "latency_ms_p90")
-COMPARED = ("test_accuracy_drop", "gzip_ratio", "speedup")
+OF_BASELINE = {"test_accuracy_drop": 0.0, "gzip_ratio": 1.0, "speedup": 1.0}
+COMPARED = tuple(OF_BASELINE)
 PROBE = "probe."  # a tag, before the name of a probe: the key of what it found
 OF_LATENCY = f"{PROBE}latency"
 # What a run says of the sweep that it is in, and a later sweep that takes it over says anew.

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from src.data import decode
 from src.results.report.numbers import interval, percent, points, size, three, times
 from src.results.variant import Result
 from src.store.artifacts import Record, sha256
@@ -39,6 +40,7 @@ def write(what: Exported, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(what.artifact, folder / "model.tflite")
     shutil.copyfile(HERE / "example.py", folder / "example.py")
+    shutil.copyfile(decode.__file__, folder / "decode.py")
     with Image.open(io.BytesIO(base64.b64decode(how.pop("example")))) as image:
         pixels = np.asarray(image)
     np.save(folder / "example.npy", pixels[..., None] if pixels.ndim == 2 else pixels)

@@ -1,4 +1,4 @@
-"""Runs model.tflite with ai_edge_litert and numpy alone: python example.py [IMAGE.npy]"""
+"""Runs model.tflite with ai_edge_litert and numpy: python example.py [IMAGE.npy], and with Pillow any picture."""
 
 import json
 import sys
@@ -10,18 +10,25 @@ from ai_edge_litert.interpreter import Interpreter
 here = Path(__file__).resolve().parent
 how = json.loads((here / "preprocessing.json").read_text(encoding="utf-8"))
 labels = (here / "labels.txt").read_text(encoding="utf-8").splitlines()
+file, shape = sys.argv[1] if len(sys.argv) > 1 else here / "example.npy", how["image_shape"]
+takes = f"takes a picture, or a .npy file of uint8 {shape}: height, width, channels"
+try:
+    if Path(file).suffix == ".npy":
+        image = np.load(file)
+        if image.dtype != np.uint8 or list(image.shape) != shape:
+            raise ValueError("is something else")
+    else:  # decoded and resized as in training
+        from decode import decode  # type: ignore[import-not-found]
+
+        image, _ = decode(Path(file).read_bytes(), shape[0], shape[2], how["resize"], how["crop"])
+except ImportError:
+    sys.exit(f"error: {file}: needs Pillow (pip install pillow); without it, {takes.replace('a picture, or ', '')}")
+except Exception as error:  # of the system, of numpy for a file of another kind, or of what is no picture
+    print(f"error: {file}: {getattr(error, 'strerror', None) or error}; {takes}", file=sys.stderr)
+    sys.exit(2)
 interpreter = Interpreter(model_path=str(here / "model.tflite"))
 interpreter.allocate_tensors()
 given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-file, shape = sys.argv[1] if len(sys.argv) > 1 else here / "example.npy", given["shape"][1:].tolist()
-try:
-    image = np.load(file)
-    if image.dtype != np.uint8 or list(image.shape) != shape:
-        raise ValueError
-except Exception as error:  # of the system, or of numpy for a file of another kind
-    why = getattr(error, "strerror", None) or "is something else"
-    print(f"error: {file}: {why}; takes a .npy file of uint8 {shape}: height, width, channels", file=sys.stderr)
-    sys.exit(2)
 pre = {name: np.float32(value) for name, value in how["preprocess"].items() if name != "channel_order"}
 values = image[..., ::-1] if how["preprocess"]["channel_order"] == "bgr" else image
 values = (values.astype(np.float32) * pre["rescale"] - pre["mean"]) / pre["std"]
