@@ -1,7 +1,6 @@
 """`python -m src.pick`: chooses a variant on the validation split, reports it on the test split, and registers it."""
 
 import shlex
-import tempfile
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
@@ -12,8 +11,9 @@ from pydantic.dataclasses import dataclass as schema
 
 from src.cli import command, frame
 from src.machine import system as machine
-from src.results import recorded, serving
+from src.results import recorded
 from src.results.choose import MINIMIZE, Candidate, Constraints, candidates
+from src.results.logged import logged_model
 from src.results.report.numbers import interval, percent, points, size, three, times
 from src.results.variant import Result
 from src.settings import credentials
@@ -21,6 +21,7 @@ from src.settings.check import STRICT
 from src.settings.sections import Tracking
 from src.store import registry
 from src.store.address import elsewhere
+from src.store.names import LOGGED_MODEL
 
 USAGE = """\
 Usage: python -m src.pick [KEY=VALUE …]
@@ -82,20 +83,11 @@ def pick(wanted: Settings) -> None:
     record = recorded.run_of(store, chosen.result)
     file = recorded.artifact(store, record)
     name, how = wanted.name or wanted.tracking.experiment, recorded.preprocessing(store, record)
-    with tempfile.TemporaryDirectory() as scratch:
-        data, code = serving.prepare(file, how, Path(scratch))
-        version = registry.register(
-            store,
-            record,
-            name,
-            wanted.alias,
-            data,
-            code,
-            serving.REQUIREMENTS,
-            module=serving.__name__,
-            example=how["example"],
-            description="\n\n".join(_reported(chosen.result, sweep.run.name, wanted)),
-        )
+    registry.check(store)
+    model = logged_model(store, record, file, how)
+    store.log(record.run_id, tags={LOGGED_MODEL: model})
+    description = "\n\n".join(_reported(chosen.result, sweep.run.name, wanted))
+    version = registry.register(store, record, name, wanted.alias, model, description)
     apart = registry.place(store)
     print(f"registered  {name}, version {version}, alias {wanted.alias}{f' in {apart}' if apart else ''}")
     print(f"serve       {_serve(store.uri, f'models:/{name}@{wanted.alias}')}")

@@ -195,3 +195,28 @@ def test_variants_that_differ_only_in_a_setting_have_names_of_their_own(twelve) 
     }
     assert all(f"\nnone-fiq {images} " in done.stdout for images in (10, 300)), "in 80 columns"
     assert "\nafter the names: quant.representative_images\n" in done.stdout
+
+
+def test_mlflows_own_columns_are_filled(twelve) -> None:
+    """Each run's data, and each variant's artifact as a logged model, also where a later sweep took it over."""
+    place, store = twelve[0], twelve[0].store()
+    sweeps = store.search("tags.kind = 'sweep' and attributes.status = 'FINISHED'")
+    assert len(sweeps) > 1
+    for sweep in sweeps:
+        for name, record in place.variants(sweep).items():
+            run = store.client.get_run(record.run_id)
+            (used,) = run.inputs.dataset_inputs
+            assert used.dataset.name == "digits"
+            assert used.dataset.digest == record.tags["data_fingerprint"][:16]
+            assert json.loads(used.dataset.profile)["test"] == 898
+            (output,) = run.outputs.model_outputs
+            model = store.client.get_logged_model(output.model_id)
+            assert model.model_id == record.tags["logged_model"]
+            assert (model.name, model.status) == (name.replace(".", "_"), "READY")
+            assert model.source_run_id == record.tags.get("reused_from", record.run_id)
+            assert model.tags["digest"] == record.tags["digest"]
+            files = Path(model.artifact_location.removeprefix("file://"))
+            assert sha256(files / "data/data/model.tflite") == record.tags["digest"]
+            assert not list(files.rglob("*.pkl"))
+    for record in store.search("tags.kind = 'stage'"):
+        assert store.client.get_run(record.run_id).inputs.dataset_inputs

@@ -4,11 +4,13 @@ A split is a description that is read in batches, in a fixed order, as often as 
 """
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from src.settings.sections import Preprocess
 
 SPLITS = ("train", "validation", "test")
 AHEAD = 2  # batches
+DIGEST_LENGTH = 16  # of those that MLflow shows, and keeps up to 36
 EXAMPLES = 3  # names shown in a note
 UNREADABLE = "unreadable.txt"  # all of those that could not be read
 
@@ -89,6 +92,18 @@ def dataset(config: Config) -> Dataset:
 @lru_cache(maxsize=2)
 def load_data(step: Step) -> Dataset:
     return step.function(step.settings)
+
+
+def used(config: Config, data: Dataset) -> dict[str, Any]:
+    """What a run says of its images, in MLflow's terms."""
+    where = getattr(config.data.settings, "path", None)
+    return {
+        "name": config.data.name,
+        "digest": data.fingerprint[:DIGEST_LENGTH],
+        "source_type": "local" if where else "code",
+        "source": json.dumps({"uri": str(where)} if where else {"tags": {"data": config.data.name}}),
+        "profile": json.dumps({**{name: len(split) for name, split in data.splits().items()}, "shape": data.shape}),
+    }
 
 
 def preprocess(images: np.ndarray, how: Preprocess) -> np.ndarray:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.data import Dataset, dataset
+from src.data import Dataset, dataset, used
 from src.machine import locks
 from src.methods.task import Trained
 from src.models import checked
@@ -108,6 +108,7 @@ def perform(request: Request, store: Store) -> str:
             store.run(kind, name, tags=_tags(request, kind, found), params=_params(request), parent=sweep) as run_id,
         ):
             folder = Path(scratch)
+            store.uses(run_id, used(request.config, dataset(request.config)))
             if found:
                 made = _taken(request, found, store, folder)
             else:

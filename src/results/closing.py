@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from src.console.progress import Progress
-from src.data import dataset
+from src.data import dataset, used
 from src.machine import locks
 from src.measure import latency as benchmark
 from src.measure.latency.report import Latency, Report
@@ -20,13 +20,25 @@ from src.results.conditions import facts
 from src.results.effects import damaged, effects
 from src.results.judge import failing_alone, judge
 from src.results.lineage import origins
+from src.results.logged import logged_model
 from src.results.recorded import COMPARISON
 from src.results.report import tables
 from src.results.report.sentences import description, sentence
 from src.results.variant import Result, from_run, said
 from src.settings.config import Config
+from src.store import registry
 from src.store.artifacts import Damaged, Record
-from src.store.names import AUDIT, LATENCY, OF_BASELINE, OF_LATENCY, artifact_path, predictions_path
+from src.store.faults import reason
+from src.store.names import (
+    AUDIT,
+    LATENCY,
+    LOGGED_MODEL,
+    OF_BASELINE,
+    OF_LATENCY,
+    PREPROCESSING,
+    artifact_path,
+    predictions_path,
+)
 from src.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -94,7 +106,11 @@ def _training(results: Sequence[Result], runs: Mapping[str, Record], store: Stor
         if "latency_ms_median" in result.metrics:
             reference = records[latency.baseline].tags["digest"]
             tags[OF_LATENCY] = keys.of_latency(record.tags["digest"], reference, config.benchmark, latency.host)
+        if name in test:
+            tags |= _logged_model(record, artifacts[name], store)
         _log(result, record, store, tags)
+        if "reused_from" in record.tags:
+            store.uses(record.run_id, used(config, data))
     made_of: dict[tuple[tuple[str, ...], str], str] = {}
     for name in test:
         made_of.setdefault((of_all[name].transforms, of_all[name].scheme), name)
@@ -109,6 +125,20 @@ def _training(results: Sequence[Result], runs: Mapping[str, Record], store: Stor
         origins=origins(records, store),
         settings=config.text,
     )
+
+
+def _logged_model(record: Record, artifact: Path, store: Store) -> dict[str, str]:
+    """As a tag. What the store can't do beside all else is a warning."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = logged_model(store, record, artifact, store.json(record.run_id, PREPROCESSING))
+        if model == record.tags.get(LOGGED_MODEL):  # of the run that this one took over
+            registry.link(store, record, model)
+        return {LOGGED_MODEL: model}
+    except MlflowException as error:
+        log.warning("%s: is no logged model of MLflow (%s)", record.name, reason(error))
+        return {}
 
 
 def _measured(result: Result, record: Record | None, store: Store) -> Result:

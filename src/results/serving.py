@@ -6,6 +6,7 @@ It is carried into the logged model together with the modules that it imports, s
 import ast
 import base64
 import binascii
+import functools
 import json
 import threading
 from collections.abc import Iterable, Mapping
@@ -151,6 +152,7 @@ def prepare(artifact: Path, preprocessing: Mapping[str, Any], folder: Path) -> t
     return data, code
 
 
+@functools.cache
 def carried(module: str) -> list[Path]:
     """The files of this project that a module needs: its own, those that it imports, and their packages."""
     todo, found = [module], set()

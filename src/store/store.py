@@ -88,6 +88,12 @@ class Store:
             self.log(run_id, params=params)
         return run_id
 
+    def uses(self, run_id: str, dataset: Mapping[str, Any]) -> None:
+        """What a run is made of, for MLflow's column of datasets."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        self.client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), tags=[])])
+
     def end(self, run_id: str, status: str, error: str | None = None) -> None:
         if error:
             self.log(run_id, tags={"error": error})
