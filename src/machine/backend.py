@@ -39,8 +39,9 @@ def prepare() -> None:
         tf_keras.backend.experimental.enable_tf_random_generator()
         if os.environ.get("TF_USE_LEGACY_KERAS") == "0":
             import keras  # noqa: F401 -- before anything is drawn: it has a generator of its own
-    tf.get_logger().setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # What keeps it from going on is raised; errors that it logs, with a traceback, are those that it goes on after.
+    tf.get_logger().setLevel(logging.CRITICAL)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 @contextmanager
