@@ -11,7 +11,7 @@ import numpy as np
 from src.machine.system import cores
 from src.models.kerases import tensors
 
-PART = 1 << 17  # values
+PART = 1 << 15  # values: 128 kB
 SAMPLE = 1 << 16  # values of a kernel
 
 
@@ -136,7 +136,7 @@ def _nth_smallest(weights: np.ndarray, n: int) -> np.float32:
 def _in_parts(function: Callable[[slice], Any], size: int) -> list[Any]:
     """What `function` gives for each part of so many values, small enough for a processor's cache, on all cores."""
     parts = [slice(start, start + PART) for start in range(0, size, PART)]
-    if len(parts) == 1:
-        return [function(parts[0])]
-    with ThreadPoolExecutor(len(cores())) as pool:
-        return list(pool.map(function, parts))
+    threads = min(len(cores()), len(parts))
+    with ThreadPoolExecutor(threads) as pool:
+        shares = pool.map(lambda first: [function(part) for part in parts[first::threads]], range(threads))
+        return [found for share in shares for found in share]
