@@ -14,7 +14,7 @@ import pytest
 from artifacts import BRIGHT, PREPROCESS, SHAPE, Tiny
 from conftest import Place, environment
 
-from src.data import Dataset, in_memory, preprocess
+from src.data import Dataset, decode, in_memory, preprocess
 from src.measure import stats
 from src.measure.accuracy import predict
 from src.measure.latency.report import Latency
@@ -187,12 +187,16 @@ def test_what_is_served_has_no_label_and_is_json(tiny: Tiny, tmp_path: Path) -> 
     json.dumps(answers, allow_nan=False)
 
 
+def recipe(tiny: Tiny) -> dict:
+    shape = list(tiny.split.read(np.arange(1)).shape[1:])
+    return {"preprocess": plain(PREPROCESS), "image_shape": shape, "resize": "bilinear", "crop": False}
+
+
 @pytest.mark.parametrize(("name", "said"), [("nan", "no number"), ("inf", "no number"), ("ruled_out", "1")])
 def test_the_exported_example_says_so(tiny: Tiny, tmp_path: Path, name: str, said: str) -> None:
     shutil.copy(Path(export.__file__).parent / "example.py", tmp_path)
     shutil.copy(tiny.files[name], tmp_path / "model.tflite")
-    how = {"preprocess": plain(PREPROCESS)}
-    (tmp_path / "preprocessing.json").write_text(json.dumps(how))
+    (tmp_path / "preprocessing.json").write_text(json.dumps(recipe(tiny)))
     (tmp_path / "labels.txt").write_text("0\n1\n1\n1\n1\n")
     pixels = tiny.split.read(np.arange(len(tiny.split)))
     np.save(tmp_path / "example.npy", pixels[int(bright(tiny).argmax())])
@@ -207,8 +211,9 @@ def test_the_exported_example_works_from_any_folder_and_refuses_a_wrong_image_in
     folder.mkdir()
     elsewhere.mkdir()
     shutil.copy(Path(export.__file__).parent / "example.py", folder)
+    shutil.copy(decode.__file__, folder)
     shutil.copy(tiny.files["none"], folder / "model.tflite")
-    (folder / "preprocessing.json").write_text(json.dumps({"preprocess": plain(PREPROCESS)}))
+    (folder / "preprocessing.json").write_text(json.dumps(recipe(tiny)))
     (folder / "labels.txt").write_text("same\n" * 5)
     image = tiny.split.read(np.arange(1))[0]
     np.save(folder / "example.npy", image)
@@ -224,9 +229,10 @@ def test_the_exported_example_works_from_any_folder_and_refuses_a_wrong_image_in
         return done.returncode, done.stdout, "\n".join(errors)
 
     assert run()[:2] == (0, "same\n")
-    takes = f"takes a .npy file of uint8 {list(image.shape)}: height, width, channels"
+    takes = f"takes a picture, or a .npy file of uint8 {list(image.shape)}: height, width, channels"
     assert run("none.npy") == (2, "", f"error: none.npy: No such file or directory; {takes}")
-    for wrong in ("wide.npy", "float.npy", "several.npz", "text.npy"):
+    assert run("several.npz") == (2, "", f"error: several.npz: not an image in a known format; {takes}")
+    for wrong in ("wide.npy", "float.npy", "text.npy"):
         assert run(wrong) == (2, "", f"error: {wrong}: is something else; {takes}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data import Dataset, in_memory
+from src.data import Dataset, in_memory, preprocess
 from src.machine import backend
 from src.measure.accuracy import predict
 from src.measure.audit import audit
@@ -123,7 +123,7 @@ def test_all_twelve_variants_are_what_they_are_called_and_run(checkpoints: Check
             assert confirm(file, promised(checkpoints.folder / f"{name}.h5")) == ()
             predictions = predict(file, task().dataset.test, task().preprocess, threads=1)
             if scheme == "none":
-                images = train.preprocess(task().dataset.test.read(np.arange(12)), task().preprocess)
+                images = preprocess(task().dataset.test.read(np.arange(12)), task().preprocess)
                 keras = model(images).numpy()
                 np.testing.assert_allclose(predictions.confidence, keras.max(axis=1), atol=1e-4)
     assert len(digests) == 12

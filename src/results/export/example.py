@@ -16,7 +16,7 @@ try:
     if Path(file).suffix == ".npy":
         image = np.load(file)
         if image.dtype != np.uint8 or list(image.shape) != shape:
-            raise ValueError("is something else")
+            raise ValueError
     else:  # decoded and resized as in training
         from decode import decode  # type: ignore[import-not-found]
 
@@ -24,7 +24,8 @@ try:
 except ImportError:
     sys.exit(f"error: {file}: needs Pillow (pip install pillow); without it, {takes.replace('a picture, or ', '')}")
 except Exception as error:  # of the system, of numpy for a file of another kind, or of what is no picture
-    print(f"error: {file}: {getattr(error, 'strerror', None) or error}; {takes}", file=sys.stderr)
+    other = "is something else" if Path(file).suffix == ".npy" else error
+    print(f"error: {file}: {getattr(error, 'strerror', None) or other}; {takes}", file=sys.stderr)
     sys.exit(2)
 interpreter = Interpreter(model_path=str(here / "model.tflite"))
 interpreter.allocate_tensors()
