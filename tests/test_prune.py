@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import default_composer
+from hydra import initialize_config_dir
 
+from src.cli.compose import CONF
 from src.data import Dataset, in_memory
 from src.machine import backend
 from src.methods import prune
@@ -233,3 +236,11 @@ def test_promised_zeros_are_held_in_kernels_that_pruning_leaves_alone(task: Task
 def test_a_promise_that_fine_tuning_would_break_is_refused_before_training(task: Task, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^prune: layer top promises at most 4 distinct values in an output channel"):
         pruned(model(), PRUNING, replace(task, promises={"top": Promise(zeros=1, distinct=4)}), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet8", "ds_cnn", "vgg26m", "mobilenet_v2", "efficientnet_b0"])
+def test_the_usual_policy_takes_some_layer_of_each_own_architecture(name: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = default_composer()([f"model={name}", "prune=p2"])
+    built = config.model.function(config.model.settings, (32, 32, 3), 10)
+    assert prune.taken(built, config.transforms[0].settings)[0].layers

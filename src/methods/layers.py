@@ -47,6 +47,11 @@ class Layers:
     spare_first_convolution: bool = True
     spare_classifier: bool = True
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether it surely takes some layer of each architecture of this project."""
+        return {"Dense", "Conv2D"} <= set(self.types) and self.pattern == ".*" and self.min_share <= 0.05
+
     def check_model(self, model: Any, key: str) -> None:
         """Raises `UserError` for a type of layer that neither Keras nor the modules that the settings of `model` name
         have; `key` is that of this policy."""

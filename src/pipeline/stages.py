@@ -178,8 +178,8 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, 
     each of their transforms; and the transforms and quantizations that don't fit the model, with the reason. Raises
     `UserError` where the model can't take the images or tell their classes apart.
 
-    A model that comes from elsewhere is built for that, or one whose layers have rules, unless one of the same content
-    was before; of another that this project builds the settings are enough. No store is looked at.
+    A model that comes from elsewhere is built for that, or one of which certain layers are asked for, unless one of the
+    same content was before; of another that this project builds the settings are enough. No store is looked at.
     """
     config = configs[0]
     model, data = config.model, dataset(config)
@@ -197,9 +197,7 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, 
     for step in (step for each in configs for step in each.transforms):
         if step.acts and step not in transforms:
             transforms.append(step)
-    if not getattr(model.settings, "external", False) and not any(
-        getattr(step.settings, "rules", ()) for step in transforms
-    ):
+    if not getattr(model.settings, "external", False) and not any(_asks_for_layers(step) for step in transforms):
         return (), []
     if look := getattr(importlib.import_module(model.module), "look", None):
         look(model.settings)
@@ -213,6 +211,12 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, 
         raise UserError(f"{error}{remedy(error.takes, data.shape, config.data)}") from None
     refused = [(transforms[place], why) for place, why in said["refused"]]
     return tuple(said["notes"]), [*refused, *((quants[place].quant, why) for place, why in said["unconverted"])]
+
+
+def _asks_for_layers(step: Step) -> bool:
+    """Whether only the model can tell that the step has something to do."""
+    policy = getattr(step.settings, "layers", None)
+    return bool(getattr(step.settings, "rules", ())) or not getattr(policy, "is_usual", True)
 
 
 def _checked(config: Config, data: Dataset, transforms: list[Step], quants: list[Config]) -> dict[str, list[Any]]:

@@ -179,3 +179,16 @@ def test_a_policy_that_takes_no_layer_of_the_model_is_left_out_of_a_grid_and_ref
     assert alone.returncode == 2
     said = "error: p1-none: prune.layers: takes none of the layers "
     assert alone.stderr.splitlines()[-1].startswith(said)
+
+
+@pytest.mark.parametrize(
+    "asked", ["prune.layers.pattern=nothing", "prune.layers.types=[LSTM]", "prune.layers.min_share=1"]
+)
+def test_a_policy_that_takes_no_layer_of_an_own_architecture_is_told_before_its_training(
+    of_ten: tuple[Place, Path], asked: str
+) -> None:
+    place, folder = of_ten
+    done = place.run("prune=p2", asked)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: p2-none: prune.layers: takes none of the layers conv1, ")
+    assert not (folder / "mlruns/mlflow.db").exists()
