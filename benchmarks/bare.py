@@ -63,7 +63,7 @@ def fit(model: tf_keras.Model, epochs: int, rate: float, *callbacks: tf_keras.ca
 
 def pruned(file: Path, policy: str, epochs: int) -> tf_keras.Model:
     begin, end = POLICIES[policy]
-    decay = tfmot.sparsity.keras.PolynomialDecay(begin, end, 0, int(0.6 * STEPS * epochs), frequency=10)
+    decay = tfmot.sparsity.keras.PolynomialDecay(begin, end, 0, int(0.6 * STEPS * epochs), frequency=4)
 
     def wrapped(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         if layer.name in ("conv2", "conv3", "dense1"):

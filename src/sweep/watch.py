@@ -18,10 +18,11 @@ class Watch:
 
     def __init__(self, store: Store, parent: str, jobs: Sequence[Job]) -> None:
         self.store, self.parent, self.jobs = store, parent, jobs
+        named = {job.variant.name if job.is_variant else job.stage.name: job for job in jobs}
         # Until a stage has run here once, an epoch of training counts as much as a variant.
-        self.weights = {
-            job.variant.name if job.is_variant else job.stage.name: job.seconds or job.stage.epochs or 1 for job in jobs
-        }
+        self.weights = {name: job.seconds or job.stage.epochs or 1 for name, job in named.items()}
+        # Of which kind those are whose seconds nobody knows.
+        self.unknown = {name: job.is_variant for name, job in named.items() if not job.seconds}
         self.over = threading.Event()
         self.started = time.monotonic()
         self.thread = threading.Thread(target=self._look, daemon=True)
@@ -49,6 +50,9 @@ class Watch:
             if names == said or not done or self.over.is_set():
                 continue
             said, elapsed = names, time.monotonic() - self.started
-            finished = sum(self.weights.get(name, 1) for name in done)
-            left = elapsed / finished * (sum(self.weights.values()) - finished)
-            log.info("%s; %s so far, about %s left", names, duration(elapsed), duration(left))
+            names += f"; {duration(elapsed)} so far"
+            kinds = [{kind for name, kind in self.unknown.items() if (name in done) is of} for of in (True, False)]
+            if kinds[1] <= kinds[0]:
+                finished = sum(self.weights.get(name, 1) for name in done)
+                names += f", about {duration(elapsed / finished * (sum(self.weights.values()) - finished))} left"
+            log.info("%s", names)
