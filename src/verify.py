@@ -28,6 +28,7 @@ from src.results.report.numbers import times
 from src.results.variant import Result
 from src.settings.check import STRICT, UserError, check
 from src.settings.config import Step, step
+from src.settings.head import Head
 from src.settings.sections import Benchmark as BenchmarkSettings
 from src.settings.sections import Compare, Tracking
 from src.store.artifacts import Record, Unusable, sha256
@@ -183,9 +184,9 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     if (known := record.tags.get("data_fingerprint")) and known != data.fingerprint:
         problems.append(f"data: fingerprint is {data.fingerprint[:16]}…, recorded was {known[:16]}…")
     artifact = store.file(record.run_id, artifact_path(record.tags["variant"]))
-    logits = getattr(model.settings, "logits", None)
+    head = Head.asked(model.settings).of(data.classes)
     predictions = {
-        name: predict(artifact, split, model.settings.preprocess, threads=len(machine.cores()), logits=logits)
+        name: predict(artifact, split, model.settings.preprocess, threads=len(machine.cores()), head=head)
         for name, split in data.splits().items()
     }
     for split in SPLITS:

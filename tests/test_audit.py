@@ -15,7 +15,7 @@ from src.measure.audit import audit
 from src.measure.audit.asked import differences, left_in_float
 from src.measure.audit.compressors import entropy_bits
 from src.measure.probe import Asked
-from src.measure.tflite import gives_probabilities
+from src.measure.tflite import reads
 from src.settings.check import UserError
 
 LAYERS = ("conv2d", "depthwise_conv2d", "conv2d_1", "dense", "dense_1")
@@ -144,8 +144,8 @@ def test_the_audit_is_plain_data(tiny: Tiny) -> None:
 
 
 def test_probabilities_are_told_from_logits_by_the_graph(tiny: Tiny) -> None:
-    assert all(gives_probabilities(tiny.files[scheme]) for scheme in (*SCHEMES, "uint8"))
-    assert not any(gives_probabilities(tiny.files[name]) for name in ("logits", "logits-fiq", "fixed"))
+    assert all(not reads(tiny.files[scheme]).logits for scheme in (*SCHEMES, "uint8"))
+    assert all(reads(tiny.files[name]).logits for name in ("logits", "logits-fiq", "fixed"))
 
 
 def test_a_file_that_crashes_the_interpreter_can_be_audited(tiny: Tiny) -> None:

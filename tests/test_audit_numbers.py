@@ -18,7 +18,7 @@ from src.measure.audit.compressors import CHUNK, COMPRESSORS, entropy_bits, gzip
 from src.measure.audit.contents import Audit, Operator, Tensor
 from src.measure.audit.weights import layer_of
 from src.measure.probe import Asked
-from src.measure.tflite import gives_probabilities, is_sparse_encoded
+from src.measure.tflite import is_sparse_encoded, reads
 from src.settings.check import UserError
 
 Write = Callable[..., Path]
@@ -330,7 +330,7 @@ def test_of_several_subgraphs_the_first_is_the_model_and_what_they_share_counts_
     ]
     assert (found.input_dtype, found.output_dtype) == ("int8", "int8")
     assert len(found.operators) == 4
-    assert not gives_probabilities(path)
+    assert reads(path).logits
     assert not is_sparse_encoded(path)
 
 
@@ -390,7 +390,7 @@ def test_a_name_with_a_path_tells_more_than_one_without(write: Write) -> None:
 def test_probabilities_come_from_a_softmax(write: Write, operators: list[str], probabilities: bool) -> None:
     tensors = [T(f"t{k}", [1, 4]) for k in range(len(operators) + 1)]
     chain = [Op(name, [k], [k + 1]) for k, name in enumerate(operators)]
-    assert gives_probabilities(write(G(tensors, chain, [0], [len(operators)]))) is probabilities
+    assert reads(write(G(tensors, chain, [0], [len(operators)]))).logits is not probabilities
 
 
 @pytest.mark.parametrize(("outputs", "probabilities"), [([3, 0], True), ([0, 3], False)])
@@ -400,7 +400,7 @@ def test_probabilities_are_the_first_output_whatever_a_reshape_takes_beside_them
     shape = T("shape", [2], "INT32", values=np.array([4, 1], np.int32))
     tensors = [T("in", [1, 4]), T("sure", [1, 4]), shape, T("out", [4, 1])]
     graph = G(tensors, [Op("SOFTMAX", [0], [1]), Op("RESHAPE", [1, 2], [3])], [0], outputs)
-    assert gives_probabilities(write(graph)) is probabilities
+    assert reads(write(graph)).logits is not probabilities
 
 
 # --- Bytes -----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from src.methods.train import Train
 from src.models import Architecture, small_cnn
 from src.models.checkpoint import restore
 from src.settings.check import UserError
+from src.settings.head import Head
 from src.settings.sections import Augment, Preprocess
 from src.store.artifacts import sha256
 from src.sweep.variant import expand
@@ -178,7 +179,7 @@ def test_the_loss_of_smoothed_labels_is_their_cross_entropy(logits: bool) -> Non
     soft = np.float32([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
     expected = -(soft * np.log(shares)).sum(1).mean()
     for keras in keras_2_and_3():
-        of = fitting.loss(replace(FIT, label_smoothing=0.3), Augment(), keras, logits, 3)
+        of = fitting.loss(replace(FIT, label_smoothing=0.3), Augment(), keras, Head("softmax", logits), 3)
         assert of(soft, scores if logits else shares).numpy().mean() == pytest.approx(expected, rel=1e-5)
 
 

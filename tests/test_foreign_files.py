@@ -25,7 +25,7 @@ from src.measure.audit import audit
 from src.measure.audit.contents import Audit
 from src.measure.audit.weights import layer_of
 from src.measure.latency.workload import workload
-from src.measure.tflite import gives_probabilities, is_sparse_encoded
+from src.measure.tflite import is_sparse_encoded, reads
 from src.results.report.numbers import digits
 from src.settings.check import UserError
 
@@ -174,7 +174,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
 )
 def test_a_file_that_is_something_else_is_told_as_what_it_is(write: Write, content: bytes, said: str) -> None:
     path = write(content)
-    for read in (audit, gives_probabilities, is_sparse_encoded, workload):
+    for read in (audit, reads, is_sparse_encoded, workload):
         with pytest.raises(UserError) as error:
             read(path)
         assert str(error.value).startswith(f"{path}: {said}")
@@ -246,7 +246,7 @@ def test_a_file_with_altered_bytes_ends_in_an_audit_or_in_one_line(write: Write)
 def outcome(path: Path) -> Audit | str:
     """What comes of reading a file: its audit, or the one line that it can't be had for."""
     try:
-        gives_probabilities(path)
+        reads(path)
         is_sparse_encoded(path)
         list(workload(path, None, {}).attempts())
         found = audit(path, attribute=True)
@@ -259,7 +259,7 @@ def outcome(path: Path) -> Audit | str:
 def test_a_graph_that_goes_round_in_circles_ends(write: Write) -> None:
     tensors = [T("in", [1]), T("a", [1]), T("b", [1])]
     path = write(tflite(G(tensors, [Op("RESHAPE", [2], [1]), Op("RESHAPE", [1], [2])], [0], [1])))
-    assert not gives_probabilities(path)
+    assert reads(path).logits
 
 
 # --- The command -----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as schema
 from src.data import SPLITS, Dataset, from_arrays, shown
 from src.data.decode import Resize, resize
 from src.data.split_names import split_of
-from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError
+from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError, in_short
 
 TAKES = "takes an .npz file with x_train, y_train, x_test, y_test (and x_val, y_val), or with x, y"
 SHORT = {"train": "train", "validation": "val", "test": "test"}
@@ -79,7 +79,7 @@ def _arrays(path: str, key: str) -> tuple[dict[str, dict[str, np.ndarray]], list
     except UserError:
         raise
     except Exception as error:  # zip, zlib, NumPy and the system each have errors of their own for a broken file
-        raise UserError(f"{key}: {' '.join(str(error).split())[:120]}; {TAKES}") from None
+        raise UserError(f"{key}: {in_short(error)}; {TAKES}") from None
 
 
 def _names(stored: Sequence[str], key: str) -> tuple[dict[str, dict[str, str]], list[str]]:

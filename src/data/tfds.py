@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass as schema
 from src.data import Dataset, from_arrays, shown
 from src.data.decode import Resize, resize
 from src.machine import backend, output
-from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError
+from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError, in_short
 
 
 @schema(frozen=True, config=STRICT)
@@ -109,4 +109,4 @@ def _allocate(config: Tfds, shape: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+    return in_short(next(iter(str(error).strip().splitlines()), type(error).__name__))

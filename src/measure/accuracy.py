@@ -24,6 +24,7 @@ from src.measure.probe import Found, Subject
 from src.measure.targets import Target
 from src.measure.targets.litert import CPU
 from src.settings.check import UserError
+from src.settings.head import AS_FOUND, Head
 from src.settings.sections import Preprocess
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Settings:
 
     split: str
     preprocess: Preprocess
-    logits: bool | None
+    head: Head
 
 
 def probe(subject: Subject, settings: Settings) -> Found:
@@ -62,7 +63,7 @@ def probe(subject: Subject, settings: Settings) -> Found:
         settings.preprocess,
         threads=len(machine.cores()),
         progress=count,
-        logits=settings.logits,
+        head=settings.head.of(subject.dataset.classes),
     )
     predictions.save(subject.folder / predictions_path(name))
     yield f"{name}_accuracy", predictions.accuracy
@@ -79,7 +80,7 @@ def predict(
     threads: int,
     batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
-    logits: bool | None = None,
+    head: Head = AS_FOUND,
     target: Target = CPU,
 ) -> Predictions:
     """Runs `artifact` on every image of `split`.
@@ -89,8 +90,8 @@ def predict(
     interpreter and the result, whatever the size of the split. `progress` gets the number of images done since its last
     call.
 
-    `logits` says whether the artifact gives logits, to which a softmax is applied, or probabilities. None means that it
-    gives probabilities if its last operator is a softmax. A quantized softmax gives steps of 1/256.
+    `head` says whether the artifact gives logits, to which a softmax or sigmoid is applied, or probabilities, and which
+    output is which class; what it leaves open is read off the last operator. A quantized softmax gives steps of 1/256.
 
     `batch_size` None chooses by the size of the activations. A batch may change the answers: an operator that quantizes
     its input could choose one scale for the whole batch, and a graph may hold a fixed shape. The first images are
@@ -99,12 +100,12 @@ def predict(
     Raises `UserError` if the artifact can't be loaded, or takes or gives something else than images and classes.
     """
     n = len(split)
-    models = [Inference(artifact, threads, logits, target)]
+    models = [Inference(artifact, threads, head, target)]
     size = min(batch_size or models[0].batch_size(), max(n, 1))
     activations = size * models[0].interpreter.activation_bytes()
     workers = max(1, min(threads, WEIGHTS_BYTES // artifact.stat().st_size, ACTIVATIONS_BYTES // activations))
     if workers > 1:
-        models = [Inference(artifact, threads // workers, logits, target) for _ in range(workers)]
+        models = [Inference(artifact, threads // workers, head, target) for _ in range(workers)]
     chunks = _Chunks(_read(split, models[0].encoder(preprocess), size, n // (CHUNKS_PER_WORKER * workers)))
     count = _Counter(progress)
     answers = _answers(split, models, chunks, count)
@@ -154,8 +155,7 @@ class _Answers:
         probabilities = model.probabilities(outputs)
         answered = np.isfinite(probabilities).all(axis=1)
         probabilities[~answered] = 0
-        # On what the file gives: a softmax in float could make a tie of two logits that differ.
-        found.predicted[rows] = np.where(answered, outputs.argmax(axis=1), NO_CLASS)
+        found.predicted[rows] = np.where(answered, model.scores(outputs).argmax(axis=1), NO_CLASS)
         each = np.arange(len(outputs))
         found.confidence[rows] = probabilities[each, found.predicted[rows]]
         found.true_confidence[rows] = probabilities[each, labels]

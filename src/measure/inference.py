@@ -10,8 +10,9 @@ import numpy as np
 from src.data import preprocess as to_float
 from src.measure.targets import Target
 from src.measure.targets.litert import CPU
-from src.measure.tflite import gives_probabilities
+from src.measure.tflite import reads
 from src.settings.check import UserError
+from src.settings.head import AS_FOUND, Head
 from src.settings.sections import Preprocess
 
 DTYPES = (np.float32, np.int8, np.uint8, np.int16)  # of inputs
@@ -20,8 +21,8 @@ DTYPES = (np.float32, np.int8, np.uint8, np.int16)  # of inputs
 class Inference:
     """An interpreter, and what its input and output mean. It is for one thread at a time."""
 
-    def __init__(self, path: Path, threads: int, logits: bool | None = None, target: Target = CPU) -> None:
-        """`logits` says whether the artifact gives logits or probabilities; None finds out from its last operator.
+    def __init__(self, path: Path, threads: int, head: Head = AS_FOUND, target: Target = CPU) -> None:
+        """What `head` leaves open is read off the last operator.
 
         Raises `UserError` if it can't be loaded, or takes or gives something else than images and classes.
         """
@@ -32,8 +33,9 @@ class Inference:
             known = ", ".join(dtype.__name__ for dtype in DTYPES)
             raise UserError(f"{path}: takes {self.input.dtype.__name__}; only {known} are known")
         self.shape = self.input.shape[1:]
-        self.classes = self.output.shape[1]
-        self.softmax = not gives_probabilities(path) if logits is None else logits
+        self.width = self.output.shape[1]
+        self.head = reads(path, head)
+        self.classes = len(self.head.outputs) or self.width
 
     def encoder(self, how: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
         """From uint8 images to what the input takes. A pixel has 256 values: for integers a table is exact."""
@@ -78,7 +80,7 @@ class Inference:
         return np.concatenate([self.run(image[None]) for image in images]), 1
 
     def run_all(self, images: np.ndarray, batch_size: int, count: Callable[[int], None]) -> np.ndarray:
-        outputs: np.ndarray = np.empty((len(images), self.classes), self.output.dtype)
+        outputs: np.ndarray = np.empty((len(images), self.width), self.output.dtype)
         for i in range(0, len(images), batch_size):
             batch = images[i : i + batch_size]
             outputs[i : i + batch_size] = self.run(batch)
@@ -86,20 +88,34 @@ class Inference:
         return outputs
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """`[n, classes]` in the output's dtype for encoded `images`."""
+        """`[n, outputs]` in the output's dtype for encoded `images`."""
         return self.interpreter.run(images)
 
+    def scores(self, outputs: np.ndarray) -> np.ndarray:
+        """`[n, classes]`, whose highest is the class that the artifact gives. On what the file gives: a softmax in
+        float could make a tie of two logits that differ."""
+        return self.head.scores(outputs if self.width > 1 else self._values(outputs), np)
+
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """float32 `[n, classes]` of what the artifact gave: NaN in a row of logits that holds NaN or +inf, or nothing
-        but -inf. A single -inf is a class that the model rules out."""
+        """float32 `[n, classes]` of what the artifact gave: NaN in a row of logits that holds NaN or, under a softmax,
+        +inf or nothing but -inf. A single -inf is a class that the model rules out."""
+        values = self._values(outputs)
+        if self.head.logits and self.head.kind == "sigmoid":
+            with np.errstate(over="ignore"):
+                values = 1 / (1 + np.exp(-values))
+        elif self.head.logits:
+            with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is counted and said
+                values = np.exp(values - values.max(axis=1, keepdims=True))
+            values /= values.sum(axis=1, keepdims=True)
+        found: np.ndarray = replace(self.head, logits=False).scores(values, np)
+        return found
+
+    def _values(self, outputs: np.ndarray) -> np.ndarray:
+        """float32 of what the output's integers stand for."""
         values = outputs.astype(np.float32)
         if self.output.scale:
             values = (values - np.float32(self.output.zero_point)) * np.float32(self.output.scale)
-        if not self.softmax:
-            return values
-        with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is counted and said
-            exponentials = np.exp(values - values.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        return values
 
 
 def _float_encoder(how: Preprocess, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:

@@ -10,13 +10,14 @@ from src.measure import accuracy, audit
 from src.measure.probe import Probe
 from src.measure.targets.litert import CPU
 from src.settings.config import Config
+from src.settings.head import Head
 
 
 def accuracies(config: Config, key: str) -> Iterable[Probe]:
     """One for each split."""
     settings = config.model.settings
     for split in SPLITS:
-        how = accuracy.Settings(split, settings.preprocess, getattr(settings, "logits", None))
+        how = accuracy.Settings(split, settings.preprocess, Head.asked(settings))
         yield Probe(f"accuracy.{split}", accuracy.probe, how, split, CPU)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from src.settings.check import UserError
+from src.settings.head import AS_FOUND, Head
 
 Granularity = Literal["none", "per-tensor", "per-channel", "blockwise"]
 
@@ -144,8 +145,9 @@ def reading(path: Path) -> Iterator[Model]:
         raise UserError(f"{path}: not a whole TFLite model: it was cut short or altered") from error
 
 
-def gives_probabilities(path: Path) -> bool:
-    """Whether the first output comes from a softmax, seen through operators that only convert numbers."""
+def reads(path: Path, head: Head = AS_FOUND) -> Head:
+    """How the first output is read: as `head` says, else by the softmax or sigmoid that it comes from, seen through
+    operators that only convert numbers."""
     with reading(path) as model:
         graph = model.graphs[0]
         producers = {index: operation for operation in graph.operations for index in operation.outputs}
@@ -153,7 +155,8 @@ def gives_probabilities(path: Path) -> bool:
         operation = producers.pop(graph.outputs[0], None)
         while operation is not None and operation.name in SEEN_THROUGH:
             operation = producers.pop(operation.inputs[0], None)
-        return operation is not None and operation.name == "SOFTMAX"
+        kind = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}.get(operation.name) if operation else None
+        return head.found(kind, (shape(graph.tensor(graph.outputs[0])) or (0,))[-1])
 
 
 def is_sparse_encoded(path: Path) -> bool:

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass as schema
 from src.models.kerases import tensors
 from src.settings import own_code
 from src.settings.check import STRICT, Count, Positive, Share, UserError
+from src.settings.head import Head
 from src.settings.own_code import ImportPath
 from src.settings.sections import Augment
 
@@ -61,14 +62,27 @@ def soft_labels(config: Fitting, augment: Augment) -> bool:
     return config.loss is not None or config.label_smoothing > 0 or augment.mixup > 0
 
 
-def loss(config: Fitting, augment: Augment, keras: Any, logits: bool, classes: int) -> Callable[[Any, Any], Any]:
-    """The loss of scores that are `logits` or probabilities, or the user's own: a function of labels and scores,
-    float32 `[n, classes]`, to a number per image. Raises `UserError` where that can't be computed."""
+def loss(config: Fitting, augment: Augment, keras: Any, head: Head, classes: int) -> Callable[[Any, Any], Any]:
+    """The loss of the outputs of a model that ends in `head`: a function of labels, `[n]` or float32 `[n, classes]`,
+    and outputs, `[n, outputs]`, to a number per image. The user's own takes labels and scores, both `[n, classes]`.
+    Raises `UserError` where that can't be computed."""
+    import tensorflow as tf
+
     if config.loss:
-        return own_loss(config.loss, classes)
-    if soft_labels(config, augment):
-        return partial(keras.losses.categorical_crossentropy, from_logits=logits)
-    return partial(keras.losses.sparse_categorical_crossentropy, from_logits=logits)
+        own = own_loss(config.loss, classes)
+        return lambda labels, outputs: own(labels, head.scores(outputs, tf))
+    losses = keras.losses
+    if head.kind == "softmax" and not head.outputs:
+        soft = soft_labels(config, augment)
+        of_each = losses.categorical_crossentropy if soft else losses.sparse_categorical_crossentropy
+        return partial(of_each, from_logits=head.logits)
+    of_kind = losses.categorical_crossentropy if head.kind == "softmax" else losses.binary_crossentropy
+
+    def of_outputs(labels: Any, outputs: Any) -> Any:
+        shares = labels if labels.shape.rank == 2 else tf.one_hot(labels, classes)
+        return of_kind(tf.matmul(shares, head.targets(classes, outputs.shape[1])), outputs, from_logits=head.logits)
+
+    return of_outputs
 
 
 def own_loss(path: str, classes: int, key: str = "loss") -> Callable[[Any, Any], Any]:

@@ -15,7 +15,7 @@ from src.methods.batches import ahead, signature, training_runs
 from src.methods.fitting import Fitting, loss, optimizer
 from src.methods.masks import Masks
 from src.methods.task import Task
-from src.models.head import check_classes, gives_logits
+from src.models.head import check_classes, head_of
 from src.models.kerases import keras_of, tensors
 from src.settings.check import UserError
 from src.settings.sections import Preprocess
@@ -42,7 +42,7 @@ def optimise(
     possible with XLA: TensorFlow 2.21 then refuses the gradient of max pooling.
     """
     gradients.avoid_crash()
-    check_classes(model, len(task.dataset.classes))
+    check_classes(model, len(task.dataset.classes), head=task.head)
     batch_size = min(config.batch_size, len(task.dataset.train))
     steps = len(task.dataset.train) // batch_size
     train = _steps(model, task, config, batch_size, steps, masks)
@@ -70,8 +70,8 @@ def _steps(model: Any, task: Task, config: Fitting, batch_size: int, steps: int,
     import tensorflow as tf
 
     keras = keras_of(model)
-    optimizes = optimizer(config, keras, steps)
-    of_each = loss(config, task.augment, keras, gives_logits(model, task.logits), len(task.dataset.classes))
+    optimizes, head = optimizer(config, keras, steps), head_of(model, task.head)
+    of_each = loss(config, task.augment, keras, head, len(task.dataset.classes))
     variables = tensors(model.trainable_variables)
     if not variables:
         raise UserError(
@@ -90,7 +90,7 @@ def _steps(model: Any, task: Task, config: Fitting, batch_size: int, steps: int,
         slopes = zip(tape.gradient(value, variables), model.trainable_variables, strict=True)
         optimizes.apply_gradients([(slope, variable) for slope, variable in slopes if slope is not None])
         truth = tf.argmax(labels, -1) if labels.shape.rank == 2 else labels
-        return value, tf.reduce_sum(tf.cast(tf.argmax(scores, -1) == truth, tf.float32))
+        return value, tf.reduce_sum(tf.cast(tf.argmax(head.scores(scores, tf), -1) == truth, tf.float32))
 
     if config.jit_compile:
         step = tf.function(step, jit_compile=True)
@@ -150,7 +150,10 @@ class _Watch:
 
         self.model, self.task, self.least = model, task, config.batch_size
         self.steps, self.epochs, self.keep_best_from = steps, config.epochs, keep_best_from
-        self.predict = tf.function(lambda images: model(images, training=False), jit_compile=config.jit_compile)
+        head = head_of(model, task.head)
+        self.predict = tf.function(
+            lambda images: head.scores(model(images, training=False), tf), jit_compile=config.jit_compile
+        )
         self.history: list[dict[str, float]] = []
         self.best: list[np.ndarray] = []
         self.best_epoch, self.patience = 0, config.patience or config.epochs

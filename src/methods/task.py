@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from src.data import Dataset
 from src.models.promises import Ended, Promises
+from src.settings.head import AS_FOUND, Head
 from src.settings.sections import Augment, Preprocess
 
 
@@ -15,7 +16,7 @@ class Task:
     preprocess: Preprocess
     augment: Augment
     seed: int
-    logits: bool | None = None  # what the model gives; None finds out from its last layer
+    head: Head = AS_FOUND  # what the model ends in, as far as that is not found out from its last layer
     promises: Promises = field(default_factory=dict)
 
 

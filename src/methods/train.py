@@ -11,7 +11,7 @@ from src.methods.fitting import Fitting
 from src.methods.loop import accuracy, optimise
 from src.methods.task import Task, Trained
 from src.models.checkpoint import save
-from src.models.head import check_classes, gives_logits
+from src.models.head import check_classes, head_of
 from src.models.kerases import seed_all
 from src.settings.check import STRICT
 
@@ -38,7 +38,8 @@ def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkp
     history = optimise(model, task, config)
     save(model, checkpoint)
     best = max(history, key=lambda epoch: epoch["validation_accuracy"])
-    return Trained({"validation_accuracy": best["validation_accuracy"], "epoch": best["epoch"]}, history)
+    metrics = {"validation_accuracy": best["validation_accuracy"], "epoch": best["epoch"]}
+    return Trained(metrics, history, notes=head_of(model, task.head).said(task.dataset.classes))
 
 
 def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
@@ -48,10 +49,10 @@ def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, 
     log.info("  taken as it is; model.preprocess turns pixels of 0 to 255 into its input: %s", task.preprocess)
     seed_all(task.seed)
     model = build()
-    check_classes(model, len(task.dataset.classes))
-    gives_logits(model, task.logits)
+    check_classes(model, len(task.dataset.classes), head=task.head)
+    head = head_of(model, task.head)
     save(model, checkpoint)
-    predict = tf.function(lambda images: model(images, training=False))
+    predict = tf.function(lambda images: head.scores(model(images, training=False), tf))
     found = accuracy(predict, task.dataset.validation, task.preprocess)
     if "validation" in task.dataset.drawn:
         log.warning(
@@ -64,4 +65,4 @@ def as_is(config: Untrained, build: Callable[[], "tf_keras.Model"], task: Task, 
             "model.preprocess and the order of the classes fit the model, and has it been trained?",
             100 * found,
         )
-    return Trained({"validation_accuracy": found})
+    return Trained({"validation_accuracy": found}, notes=head.said(task.dataset.classes))

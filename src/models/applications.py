@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass as schema
 
 from src.machine.output import quiet
 from src.models import Architecture
-from src.settings.check import STRICT, UserError
+from src.settings.check import STRICT, UserError, in_short
 
 if TYPE_CHECKING:
     import tf_keras
@@ -55,7 +55,7 @@ def with_new_top(
         if config.weights is None:
             raise
         raise UserError(
-            f"model.weights={config.weights}: can't be loaded ({' '.join(str(error).split())[:200]}); takes a "
+            f"model.weights={config.weights}: can't be loaded ({in_short(error)}); takes a "
             "connection, the file in ~/.keras/models, or model.weights=null"
         ) from None
     for layer in body.layers:

@@ -1,9 +1,10 @@
-"""What a classifier ends in: one score per class, as probabilities or as logits."""
+"""What a Keras model ends in: scores of classes, as probabilities or as logits."""
 
 from typing import TYPE_CHECKING, Any
 
 from src.models.kerases import keras_of
 from src.settings.check import UserError
+from src.settings.head import AS_FOUND, Head
 
 if TYPE_CHECKING:
     import tf_keras
@@ -19,49 +20,54 @@ PASSES = (
     "Reshape",
 )
 LINEAR = ("BatchNormalization", "Rescaling")
+KINDS = ("softmax", "sigmoid")
 # Layers, and functions of Keras 3.
 FUNCTIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 
 
-def check_classes(model: "tf_keras.Model", classes: int, key: str = "model") -> None:
-    """Raises `UserError`, which starts with `key`, unless `model` gives one score per class: `[n, classes]`."""
+def check_classes(model: "tf_keras.Model", classes: int, key: str = "model", head: Head = AS_FOUND) -> None:
+    """Raises `UserError`, which starts with `key`, unless `model` gives `[n, outputs]`: one for each class, in order or
+    as `head` says, or a single one for two classes."""
     if len(model.outputs) != 1:
         raise UserError(f"{key}: gives {len(model.outputs)} outputs; takes a model with one, a score per class")
     shape = tuple(model.outputs[0].shape)
     if len(shape) != 2:
         dimensions = ", ".join("n" if i == 0 else str(size or "?") for i, size in enumerate(shape))
         raise UserError(f"{key}: gives [{dimensions}]; takes a model that gives one score per class, [n, {classes}]")
-    if shape[1] == 1:
-        raise UserError(f"{key}: gives one number per image; takes a model with a score for each of {classes} classes")
-    if shape[1] != classes:
-        raise UserError(f"{key}: gives {shape[1]} classes, the data has {classes}; takes a model of the same classes")
+    width = shape[1]
+    if width == 1:
+        if classes != 2:
+            raise UserError(f"{key}: gives one number per image, which tells two classes apart; the data has {classes}")
+    elif head.width and head.width != width:
+        raise UserError(f"model.outputs: names {head.width} outputs, the model has {width}")
+    elif head.outputs and not head.width and not all(0 <= each < width for each in head.outputs):
+        raise UserError(f"model.outputs={list(head.outputs)}: takes outputs of the model, 0 to {width - 1}")
+    elif width != classes and not head.outputs:
+        takes = "takes a model of the same classes" + (", or model.outputs" if width > classes else "")
+        raise UserError(f"{key}: gives {width} classes, the data has {classes}; {takes}")
 
 
-def gives_logits(model: "tf_keras.Model", declared: bool | None = None) -> bool:
-    """Whether `model` gives logits and not probabilities: as `declared`, else as its last layer says.
+def head_of(model: "tf_keras.Model", asked: Head = AS_FOUND) -> Head:
+    """What `model` ends in: as `asked`, else as its last layer says.
 
-    Raises `UserError` where the last layer is neither a softmax nor linear and nothing is declared, and for sigmoids,
-    which are neither: under the loss of a softmax they would be fine-tuned to something else.
+    Raises `UserError` where the last layer is neither a softmax nor a sigmoid nor linear and nothing is asked, and
+    where it is another one than asked.
     """
-    layer = _last(model)
+    layer, width = _last(model), model.outputs[0].shape[-1]
     found = _activation(layer)
-    ends = f"layer {layer.name} ({type(layer).__name__}{f', {found}' if found else ''})"
-    if found == "sigmoid":
-        raise UserError(
-            f"model: ends in {ends}, a probability of its own for each class; takes a softmax over the classes, or none"
-        )
-    if declared is not None:
-        return declared
-    match found:
-        case "softmax":
-            return False
-        case "linear" | "log_softmax":  # a softmax of log-probabilities gives the probabilities
-            return True
-        case _:
-            raise UserError(
-                f"model: ends in {ends}; takes a softmax over the classes, or none (model=saved: model.logits=true or "
-                "false says which it is)"
-            )
+    ends = f"model: ends in layer {layer.name} ({type(layer).__name__}{f', {found}' if found else ''})"
+    if found == "softmax" and width == 1:
+        raise UserError(f"{ends}, which gives 1 for every image; takes a sigmoid where there is one output")
+    if found in KINDS:
+        if asked.kind not in (None, found):
+            raise UserError(f"{ends}; model.head={asked.kind} is for models that end in it; takes {found}")
+        return asked.found(found, width)
+    if found in ("linear", "log_softmax") or asked.logits is not None:
+        return asked.found(None, width)  # a softmax of log-probabilities gives the probabilities
+    raise UserError(
+        f"{ends}; takes a softmax over the classes, a sigmoid, or none (model=saved: model.logits=true or false says "
+        "which it is)"
+    )
 
 
 def _last(model: "tf_keras.Model") -> Any:

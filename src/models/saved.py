@@ -9,19 +9,20 @@ import re
 import zipfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
 from src.machine.output import quiet
-from src.models import Architecture, formats, keras3
+from src.models import Architecture, formats, keras3, wrapped
 from src.models.checkpoint import restore
 from src.models.fitted import check_whole, fitted, freeze_layers
 from src.models.formats import FORMATS
-from src.models.head import check_classes, gives_logits
+from src.models.head import check_classes, head_of
 from src.models.trusted import refuse_code
-from src.settings.check import STRICT, UserError
+from src.settings.check import STRICT, UserError, in_short
+from src.settings.head import Head
 from src.settings.plain import as_utf8, canonical
 
 if TYPE_CHECKING:
@@ -44,14 +45,18 @@ def _exists(path: str) -> str:
 class Saved(Architecture):
     """A Keras model in a file or folder. What is in it decides, not where it lies.
 
-    `logits` says whether it gives logits or probabilities; null finds out from its last layer. `custom_objects` are
-    import paths of the layers and functions of its own that it is made of; `trust` lets code in the file run.
+    `head` says whether it ends in a softmax or in sigmoids, `logits` whether those are still to be applied; null finds
+    out from its last layer. `outputs` says which output is which class: a number for each class, or a name for each
+    output; of a single output, the class whose score it is. `custom_objects` are import paths of the layers and
+    functions of its own that it is made of; `trust` lets code in the file run.
     """
 
     external: ClassVar[bool] = True
 
     path: Annotated[str, Field(min_length=1, description=KERAS_MODEL), AfterValidator(_exists)]
+    head: Literal["softmax", "sigmoid"] | None = None
     logits: bool | None = None
+    outputs: tuple[int, ...] | tuple[str, ...] = ()
     custom_objects: tuple[Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")], ...] = ()
     trust: bool = False
 
@@ -105,19 +110,23 @@ def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras
     check_whole(model, key)
     freeze_layers(model)
     model = fitted(model, shape, key)
-    check_classes(model, classes, key)
-    gives_logits(model, config.logits)
+    head = Head.asked(config)
+    check_classes(model, classes, key, head)
+    head_of(model, head)
     return model
 
 
 def notes(config: Saved, model: "tf_keras.Model") -> tuple[str, ...]:
-    """What may be wrong with how `model`, which was built of `config`, is used: a line each."""
-    if config.preprocess.rescale == 1 or not (first := _rescales(model)):
-        return ()
-    return (
-        f"{_key(config)}: starts with layer {first}, and model.preprocess.rescale={config.preprocess.rescale:.4g} "
-        "comes before it; model.preprocess.rescale=1 gives it pixels of 0 to 255",
-    )
+    """What is worth knowing of `model`, which was built of `config`, or may be wrong with its use: a line each."""
+    said = []
+    if kind := wrapped.wrapper(_path(config), _key(config)):
+        said.append(f"{_key(config)}: its layers were wrapped in {kind}, which is taken off; their weights stay")
+    if config.preprocess.rescale != 1 and (first := _rescales(model)):
+        said.append(
+            f"{_key(config)}: starts with layer {first}, and model.preprocess.rescale={config.preprocess.rescale:.4g} "
+            "comes before it; model.preprocess.rescale=1 gives it pixels of 0 to 255"
+        )
+    return tuple(said)
 
 
 def _path(config: Saved) -> Path:
@@ -134,15 +143,16 @@ def _load(path: Path, key: str, trust: bool) -> Any:
     try:
         if not trust:
             refuse_code(path, key)
-        with quiet():
+        kind = wrapped.wrapper(path, key)
+        with quiet(), wrapped.scope(kind):
             if path.is_dir():
-                return tf_keras.models.load_model(path, compile=False)
+                return wrapped.stripped(tf_keras.models.load_model(path, compile=False), kind)
             if formats.keras_version(path).startswith("3"):
                 return keras3.load(path, key, trust)
             if zipfile.is_zipfile(path):
                 with keras3.linked(path, "model.keras") as link:
-                    return tf_keras.models.load_model(link, compile=False)
-            return restore(path)
+                    return wrapped.stripped(tf_keras.models.load_model(link, compile=False), kind)
+            return wrapped.stripped(restore(path), kind)
     except UserError:
         raise
     except Exception as error:  # of the file, of Keras, of the user's own layers
@@ -152,7 +162,7 @@ def _load(path: Path, key: str, trust: bool) -> Any:
                 f"{key}: is made of {match[1]}, which Keras doesn't have; takes its import path in "
                 f"model.custom_objects=[package.module.{match[1]}]"
             ) from None
-        raise UserError(f"{key}: can't be read ({type(error).__name__}: {text[:200]}); takes {FORMATS}") from None
+        raise UserError(f"{key}: can't be read ({type(error).__name__}: {in_short(text)}); takes {FORMATS}") from None
 
 
 def _rescales(model: "tf_keras.Model") -> str | None:

@@ -20,10 +20,11 @@ from src.measure import probes
 from src.measure.latency.processes import why_it_cannot_run
 from src.measure.predictions import NO_CLASS, Predictions, class_name, without_number
 from src.measure.probe import Asked, Probe, Subject
-from src.measure.tflite import gives_probabilities, is_sparse_encoded
+from src.measure.tflite import is_sparse_encoded, reads
 from src.pipeline import keys
 from src.settings.check import Told
 from src.settings.config import Config
+from src.settings.head import Head
 from src.settings.plain import plain
 from src.store.artifacts import Record, Unusable, sha256
 from src.store.names import ASKED, FILES, FOUND, PREPROCESSING, PROBE, artifact_path, predictions_path
@@ -183,14 +184,15 @@ def _preprocessing(config: Config, data: Dataset, test: Predictions, artifact: P
     of_data, of_model = config.data.settings, config.model.settings
     shown = int(np.argmax(test.predicted != NO_CLASS))  # the first image that has a class; the first where none has
     pixels = data.test.read(np.array([shown]))[0]
-    logits = getattr(of_model, "logits", None)
+    head = reads(artifact, Head.asked(of_model).of(data.classes))
     return {
         "classes": list(data.classes),
         "image_shape": list(data.shape),
         "resize": getattr(of_data, "resize", "bilinear"),
         "crop": getattr(of_data, "crop", False),
         "preprocess": plain(of_model.preprocess),
-        "logits": not gives_probabilities(artifact) if logits is None else logits,
+        "logits": head.logits,
+        **({"head": head.kind, "outputs": list(head.outputs)} if head.outputs or head.kind != "softmax" else {}),
         "example": as_png(pixels),
         "example_predicted": class_name(test.predicted[shown], data.classes),
     }

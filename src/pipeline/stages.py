@@ -24,6 +24,7 @@ from src.pipeline import keys, measuring, work, worker
 from src.pipeline.code import code_version
 from src.settings.check import Unfit, UserError
 from src.settings.config import Config, Step
+from src.settings.head import Head
 from src.settings.plain import plain
 from src.store.artifacts import Record
 from src.store.faults import reason
@@ -189,6 +190,7 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, 
             raise UserError(
                 f"model.preprocess.{name}={list(values)}: takes one number or {data.shape[2]}, one for each channel"
             )
+    Head.asked(model.settings).of(data.classes)
     worker.use(model.settings.variables())
     own = {tuple(p for s in each.steps.values() for p in keys.own_paths(each, s)): each for each in configs}
     for each in (each for paths, each in own.items() if paths):

@@ -26,6 +26,7 @@ from src.models import checkpoint, promises
 from src.models.promises import Promises
 from src.settings.check import Told, Unfit
 from src.settings.config import Config, Step
+from src.settings.head import Head
 from src.settings.plain import plain
 from src.store.artifacts import sha256
 from src.store.names import ASKED, CHECKPOINT, PROMISES, artifact_path
@@ -156,5 +157,5 @@ def _artifact(work: Work) -> Trained:
 
 
 def _task(config: Config) -> Task:
-    logits = getattr(config.model.settings, "logits", None)
-    return Task(dataset(config), config.model.settings.preprocess, config.augment, config.seed, logits)
+    data, model = dataset(config), config.model.settings
+    return Task(data, model.preprocess, config.augment, config.seed, Head.asked(model).of(data.classes))

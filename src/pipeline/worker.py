@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from src.console import progress
-from src.settings.check import Told
+from src.settings.check import Told, in_short
 from src.store.faults import reason
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class _Worker:
         else:
             how = f"ended with exit code {code}"
         last = written.splitlines()[-1].strip() if written else ""
-        return f"its process {how}" + (f" at: {at}" if at else "") + (f" ({last[:200]})" if last else "")
+        return f"its process {how}" + (f" at: {at}" if at else "") + (f" ({in_short(last)})" if last else "")
 
     def end(self) -> None:
         # Told to end, the process removes its folder, also where this one is killed meanwhile.

@@ -18,6 +18,7 @@ import numpy as np
 from src.data.decode import UnreadableError, decode, resize
 from src.measure.inference import Inference
 from src.settings.check import UserError, check
+from src.settings.head import Head
 from src.settings.sections import Preprocess
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +44,8 @@ class Classifier:
         self.how = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         self.classes: list[str] = self.how["classes"]
         self.shape = tuple(self.how["image_shape"])
-        self.model = Inference(folder / MODEL, threads=1, logits=self.how["logits"])
+        head = Head(self.how.get("head"), self.how["logits"], tuple(self.how.get("outputs", ())))
+        self.model = Inference(folder / MODEL, threads=1, head=head)
         self.encode = self.model.encoder(check(Preprocess, self.how["preprocess"], "preprocess"))
         self.one_at_a_time = threading.Lock()  # an interpreter is not for several threads
 

@@ -22,6 +22,12 @@ SplitShare = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+def in_short(text: object, most: int = 300) -> str:
+    """One line of about `most` characters at most, cut between words."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: max(line.rfind(' ', 0, most), 0) or most]} …"
+
+
 class Told(Exception):
     """An error whose text is for the user to read: one line that says all there is to say."""
 

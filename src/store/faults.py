@@ -7,7 +7,7 @@ import sqlite3
 import textwrap
 
 from src.settings import credentials
-from src.settings.check import Told, UserError
+from src.settings.check import Told, UserError, in_short
 from src.settings.credentials import TRACKING_URI
 
 
@@ -21,7 +21,7 @@ def reason(error: BaseException) -> str:
     text = credentials.hidden(" ".join(str(error).split()))
     if isinstance(error, Told):
         return text
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+    return in_short(f"{type(error).__name__}: {text}", 500) if text else type(error).__name__
 
 
 def missing_driver(package: str, uri: str) -> str:

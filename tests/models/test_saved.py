@@ -15,10 +15,11 @@ from src.data import preprocess
 from src.machine import backend
 from src.methods.layers import Layers, choose
 from src.models import checkpoint, saved
-from src.models.head import gives_logits
+from src.models.head import head_of
 from src.models.saved import Saved
 from src.settings.check import UserError
 from src.settings.config import Step
+from src.settings.head import REST, Head
 from src.settings.sections import Preprocess, Tracking
 from src.store.store import Store
 
@@ -151,7 +152,7 @@ def test_every_format_gives_the_scores_that_keras_gave(
     checkpoint.save(model, tmp_path / "model.h5")
     model = checkpoint.restore(tmp_path / "model.h5")
     np.testing.assert_allclose(model(preprocess(images, OWN)).numpy(), scores, atol=1e-4)
-    assert gives_logits(model)
+    assert head_of(model).logits
     policy = Layers(types=("Conv2D", "SeparableConv2D", "Dense"), spare_first_convolution=False)
     chosen = choose(model, policy, checkpoint.kernels, "prune")
     assert [path.count("/") for path in chosen.layers] == [0, 1], "the nested model is reached"
@@ -249,17 +250,57 @@ def test_a_model_that_rescales_itself_is_pointed_out_and_by_the_check_alone(
 def test_logits_and_probabilities_are_told_apart() -> None:
     L = layers()  # noqa: N806
     body = lambda *last: sequential(L.Input((8, 8, 1)), L.Flatten(), *last)  # noqa: E731
-    assert gives_logits(body(L.Dense(3)))
-    assert gives_logits(body(L.Dense(3), L.Activation("log_softmax")))
-    assert gives_logits(body(L.Dense(3), L.BatchNormalization()))
-    assert not gives_logits(body(L.Dense(3, activation="softmax")))
-    assert not gives_logits(body(L.Dense(3), L.Softmax()))
-    assert not gives_logits(body(L.Dense(3), L.Activation("softmax"), L.Dropout(0.1)))
-    assert not gives_logits(sequential(L.Input((8, 8, 1)), body(L.Dense(3, activation="softmax"))))
-    assert not gives_logits(body(L.Dense(3, activation="relu")), declared=False)
-    for declared in (None, False, True):
-        with pytest.raises(UserError, match=r"\(Dense, sigmoid\), a probability of its own for each class"):
-            gives_logits(body(L.Dense(3, activation="sigmoid")), declared)
+    assert head_of(body(L.Dense(3))).logits
+    assert head_of(body(L.Dense(3), L.Activation("log_softmax"))).logits
+    assert head_of(body(L.Dense(3), L.BatchNormalization())).logits
+    assert not head_of(body(L.Dense(3, activation="softmax"))).logits
+    assert not head_of(body(L.Dense(3), L.Softmax())).logits
+    assert not head_of(body(L.Dense(3), L.Activation("softmax"), L.Dropout(0.1))).logits
+    assert not head_of(sequential(L.Input((8, 8, 1)), body(L.Dense(3, activation="softmax")))).logits
+    assert not head_of(body(L.Dense(3, activation="relu")), Head(logits=False)).logits
+    assert head_of(body(L.Dense(3, activation="sigmoid"))) == Head("sigmoid", logits=False)
+    assert head_of(body(L.Dense(3)), Head("sigmoid")) == Head("sigmoid", logits=True)
+    assert head_of(body(L.Dense(1))) == Head("sigmoid", logits=True, outputs=(REST, 0))
+    with pytest.raises(UserError, match=r"\(Dense, sigmoid\); model.head=softmax is for models that end in it"):
+        head_of(body(L.Dense(3, activation="sigmoid")), Head("softmax"))
+    with pytest.raises(UserError, match=r"\(Dense, softmax\), which gives 1 for every image"):
+        head_of(body(L.Dense(1, activation="softmax")))
+
+
+# --- In wrappers of TensorFlow Model Optimization --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["own.h5", "own.keras", "own"])
+@pytest.mark.parametrize("kind", ["PruneLowMagnitude", "ClusterWeights"])
+def test_a_wrapper_is_taken_off_and_said(kind: str, name: str, tmp_path: Path) -> None:
+    import tensorflow_model_optimization as tfmot
+
+    L = layers()  # noqa: N806
+    plain = sequential(L.Input((8, 8, 1)), L.Flatten(), L.Dense(8, activation="relu"), L.Dense(3, activation="softmax"))
+    if kind == "PruneLowMagnitude":
+        wrapped = tfmot.sparsity.keras.prune_low_magnitude(plain)
+    else:
+        first = tfmot.clustering.keras.CentroidInitialization.LINEAR
+        wrapped = tfmot.clustering.keras.cluster_weights(plain, number_of_clusters=4, cluster_centroids_init=first)
+    images = np.random.default_rng(0).random((5, 8, 8, 1), np.float32)
+    before = wrapped(images).numpy()
+    config = Saved(path=save(wrapped, tmp_path / name))
+    model = saved.build(config, (8, 8, 1), 3)
+    assert [type(layer).__name__ for layer in model.layers] == ["Flatten", "Dense", "Dense"]
+    np.testing.assert_allclose(model(images).numpy(), before, atol=1e-6)
+    (note,) = saved.notes(config, model)
+    assert note.endswith(f"{name}: its layers were wrapped in {kind}, which is taken off; their weights stay")
+
+
+@pytest.mark.parametrize("name", ["own.h5", "own.keras", "own"])
+def test_a_model_of_quantization_aware_training_says_what_to_give_instead(name: str, tmp_path: Path) -> None:
+    import tensorflow_model_optimization as tfmot
+
+    L = layers()  # noqa: N806
+    plain = sequential(L.Input((8, 8, 1)), L.Flatten(), L.Dense(3, activation="softmax"))
+    path = save(tfmot.quantization.keras.quantize_model(plain), tmp_path / name)
+    said = "is a model of quantization-aware training (QuantizeLayer); takes the model that was given to quantize_model"
+    assert said in refused(path)
 
 
 # --- One line for what can't be used ---------------------------------------------------------------------------
@@ -283,10 +324,15 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
     def ending(*last) -> str:
         return save(sequential(L.Input((8, 8, 1)), *last), tmp_path / "bad.h5")
 
-    assert "gives one number per image" in refused(ending(L.Flatten(), L.Dense(1, activation="sigmoid")), classes=2)
-    assert "ends in layer scores (Dense, sigmoid)" in refused(
-        ending(L.Flatten(), L.Dense(3, activation="sigmoid", name="scores"))
+    one = ending(L.Flatten(), L.Dense(1, activation="sigmoid"))
+    assert "gives one number per image, which tells two classes apart; the data has 3" in refused(one)
+    assert "ends in layer scores (Dense, relu)" in refused(
+        ending(L.Flatten(), L.Dense(3, activation="relu", name="scores"))
     )
+    more = ending(L.Flatten(), L.Dense(5))
+    assert "gives 5 classes, the data has 3; takes a model of the same classes, or model.outputs" in refused(more)
+    assert "model.outputs=[0, 1, 5]: takes outputs of the model, 0 to 4" in refused(more, outputs=(0, 1, 5))
+    assert "model.outputs: names 4 outputs, the model has 5" in refused(more, outputs=("a", "b", "c", "d"))
     assert "gives [n, 6, 6, 3]" in refused(ending(L.Conv2D(3, 3)))
     image = L.Input((8, 8, 1))
     two = tf_keras.Model(image, [L.Dense(3)(L.Flatten()(image)), L.Flatten()(image)])

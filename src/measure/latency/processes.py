@@ -27,7 +27,7 @@ from src.measure.latency.ratios import operator_times, suffice
 from src.measure.latency.report import CONTROL, Failure, OperatorTime
 from src.measure.latency.workload import Workload, workload
 from src.measure.targets.litert import CPU
-from src.settings.check import UserError
+from src.settings.check import UserError, in_short
 from src.settings.sections import Benchmark
 
 Progress = Callable[[float, str], None]
@@ -238,5 +238,4 @@ def _ask(action: str, patience_seconds: float, **request: Any) -> dict[str, Any]
 
 def _reason(text: str) -> str:
     """What LiteRT says of a model, in one line and cut to a length that a person reads."""
-    line = " ".join(re.sub(r"(?<=\S)(?=Node number \d)", "; ", text).split())
-    return line if len(line) <= REASON_LENGTH else line[: REASON_LENGTH - 2].rstrip() + " …"
+    return in_short(re.sub(r"(?<=\S)(?=Node number \d)", "; ", text), REASON_LENGTH)
