@@ -1,5 +1,6 @@
 """`python -m src.export`: a variant as a folder that a device team can use."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -81,6 +82,7 @@ def export(wanted: Settings) -> None:
         write(what, folder)
     except OSError as error:
         raise UserError(f"to={wanted.to}: can't be written ({error.strerror}); takes a folder that can") from None
+    print(f"{result.label} of {sweep.run.name}, run {record.run_id}", file=sys.stderr)
     for file in sorted(folder.iterdir()):
         print(f"{folder / file.name}")
 

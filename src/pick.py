@@ -110,13 +110,17 @@ def _why_not(every: Sequence[Candidate], wanted: Settings) -> list[str]:
     best = every[0].result.metrics.get(minimized, 0.0)
     show = (lambda value: f"{three(value)} ms") if wanted.minimize == "latency" else size
     width = max(len(candidate.result.label) for candidate in every)
-    lines = ["not chosen"] if len(every) > 1 else []
-    for candidate in every[1:]:
+    others = every if every[0].refused else every[1:]
+    lines = ["not chosen"] if others else []
+    for candidate in others:
         why = "; ".join(candidate.refused)
         if not why:
             value = candidate.result.metrics[minimized]
-            same = value == best
-            why = "as good; the other comes first by gzip bytes" if same else f"{show(value)}, not {show(best)}"
+            why = f"{show(value)}, not {show(best)}"
+            if value == best:
+                why = "as good; the other comes first by gzip bytes"
+            elif show(value) == show(best):
+                why = f"{show(value)} as well, and a little more"
         lines.append(f"  {candidate.result.label:<{width}}  {why}")
     return lines
 
@@ -143,7 +147,8 @@ def _worst_class(chosen: Result, wanted: Settings) -> str:
     if lost is None or lost.estimate <= 0:
         return "none drops on the test split"
     told = f"{chosen.worst_class} drops most on the test split, {points(lost.estimate)} {interval(lost)} points"
-    return told + (": sure to be above max_class_drop" if lost.low > wanted.max_class_drop else "")
+    above = ": sure to be above max_class_drop, which the validation split decides"
+    return told + above * (lost.low > wanted.max_class_drop)
 
 
 def _speed(chosen: Result) -> str:

@@ -113,7 +113,7 @@ def test_none_that_qualifies_is_said_with_what_is_nearest(twelve, capsys: pytest
     nearest = r"none of 11 qualifies; nearest is p2-\w+: .* kB: .* kB above max_gzip\nmore validation images would"
     with pytest.raises(frame.Refused, match=nearest):
         here(twelve[0], "pick", f"sweep={first_sweep(twelve[0]).name}", "max_gzip=1kB", "max_drop=0.5")
-    assert capsys.readouterr().out.count("above max_gzip") == 10
+    assert capsys.readouterr().out.count("above max_gzip") == 11
 
 
 # --- Shipping --------------------------------------------------------------------------------------------------
@@ -246,10 +246,18 @@ def test_the_server_answers_a_real_image_over_http(twelve, champion: Record, ser
         (prediction,) = json.load(answer)["predictions"]
     assert prediction["label"] == how["example_predicted"]
     assert 0 < prediction["score"] <= 1
+    # One image as JSON has an array, without a list around it.
+    pixels = np.zeros((8, 8, 1), int).tolist()
+    counts = []
+    for inputs in (pixels, [pixels]):
+        request.data = json.dumps({"inputs": inputs}).encode()
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            counts.append(len(json.load(answer)["predictions"]))
+    assert counts == [1, 1]
     # What is no image is told in words, with neither a traceback nor all that was sent.
     takes = "takes [height, width, 1]"
     for inputs, why in {
-        '["abc"]': "image 0: Incorrect padding",
+        '["abc"]': "image 0: text that is no base64; takes the bytes of an image file as base64",
         f'["{how["example"]}", "bm8gaW1hZ2U="]': "image 1: not an image in a known format",
         "[[1, 2]]": f"image 0: an array of shape (2,); {takes}",
         "[[[1, 2], [3]]]": "image 0: rows of different lengths; takes [height, width, channels]",

@@ -14,6 +14,8 @@ import pytest
 from conftest import ROOT, environment
 from PIL import Image
 
+from src.settings.check import in_short
+
 SOURCES = sorted(
     file for folder in ("src", "hydra_plugins", "scripts", "benchmarks") for file in (ROOT / folder).rglob("*.py")
 )
@@ -153,3 +155,11 @@ def test_keys_depend_on_content_alone(
         settings = settings | {"LOCPATH": str(locales)}
     plain, asked = keys
     assert asked(settings) == plain
+
+
+def test_a_long_reason_is_cut_between_words() -> None:
+    assert in_short("as it\n is") == "as it is"
+    assert in_short("no more than a word", 19) == "no more than a word"
+    assert in_short("one two three four", 12) == "one two …"
+    assert in_short("x" * 30, 12) == "x" * 10 + " …"
+    assert max(len(in_short("word " * many, 50)) for many in range(9, 15)) <= 50

@@ -10,6 +10,7 @@ import functools
 import json
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,11 @@ class Classifier:
         Where the model gives no number (NaN), `label` and `score` are None and `scores` is empty.
 
         `images` is an array `[n, height, width, channels]`, a list of images of any kind, a table with one column of
-        them, or one image. Raises `ValueError` for what is no image: a server's status 400, with its text.
+        them, or one image; three dimensions are one image where the last is the channels that the model takes. Raises
+        `ValueError` for what is no image: a server's status 400, with its text.
         """
         try:
-            pixels = [self.pixels(image, index) for index, image in enumerate(_each(images))]
+            pixels = [self.pixels(image, index) for index, image in enumerate(_each(images, self.shape[2]))]
         except ValueError as error:
             raise _refusal(str(error)) from None
         with self.one_at_a_time:
@@ -70,7 +72,7 @@ class Classifier:
         height, _, channels = self.shape
         try:
             if isinstance(image, str):
-                image = base64.b64decode(image.rpartition("base64,")[2], validate=True)
+                image = _decoded(image)
             if isinstance(image, bytes | bytearray | memoryview):
                 found = decode(bytes(image), height, channels, self.how["resize"], self.how["crop"])[0]
                 return found
@@ -88,7 +90,7 @@ class Classifier:
             if array.shape[2] != channels:
                 array = np.repeat(array, channels, axis=2)
             return resize(array[None], height, self.how["resize"])[0]
-        except (UnreadableError, UserError, ValueError, binascii.Error) as error:
+        except (UnreadableError, UserError, ValueError) as error:
             raise ValueError(f"image {index}: {error}") from None
 
     def _named(self, scores: np.ndarray) -> dict[str, Any]:
@@ -99,18 +101,30 @@ class Classifier:
         return {"label": self.classes[best[0]], "score": float(scores[best[0]]), "scores": named}
 
 
-def _each(images: Any) -> Iterable[Any]:
+def _each(images: Any, channels: int) -> Iterable[Any]:
     if hasattr(images, "iloc"):  # a table
         if images.shape[1] != 1:
             raise ValueError(f"a table of {images.shape[1]} columns; takes one, of images")
         return list(images.iloc[:, 0])
     if isinstance(images, str | bytes | bytearray | memoryview):
         return [images]
-    if isinstance(images, np.ndarray) and images.dtype != object and images.ndim in (2, 3):
-        return [images]
     if not isinstance(images, list | tuple | np.ndarray):
         raise ValueError(f"{type(images).__name__}; takes a list of images")
+    if isinstance(images, list | tuple) and len(images) and isinstance(images[0], list):  # as JSON has an array
+        with suppress(ValueError):  # images of different sizes
+            if np.shape(images)[2:] == (channels,):
+                return [np.asarray(images)]
+    if isinstance(images, np.ndarray) and images.dtype != object:
+        is_one = images.ndim == 2 or (images.ndim == 3 and images.shape[2] == channels)
+        return [images] if is_one else images
     return images
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.rpartition("base64,")[2], validate=True)
+    except binascii.Error:
+        raise ValueError("text that is no base64; takes the bytes of an image file as base64") from None
 
 
 def _array(image: Any) -> np.ndarray:

@@ -23,9 +23,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def in_short(text: object, most: int = 300) -> str:
-    """One line of about `most` characters at most, cut between words."""
+    """One line of at most `most` characters, cut between words unless one of them is most of it."""
     line = " ".join(str(text).split())
-    return line if len(line) <= most else f"{line[: max(line.rfind(' ', 0, most), 0) or most]} …"
+    if len(line) <= most:
+        return line
+    cut = line.rfind(" ", most // 2, most - 1)
+    return f"{line[: cut if cut > 0 else most - 2]} …"
 
 
 class Told(Exception):

@@ -40,8 +40,7 @@ interpreter.set_tensor(given["index"], values[None])
 interpreter.invoke()
 scores = interpreter.get_tensor(result["index"])[0]
 if how.get("outputs"):  # of each class; -1 is what a single output leaves for the other one
-    scale, zero_point = result["quantization"]
-    found = (scores.astype(np.float32) - zero_point) * np.float32(scale or 1)
+    found = (scores.astype(np.float32) - result["quantization"][1]) * np.float32(result["quantization"][0] or 1)
     rest = 0 * found[0] if how["logits"] else 1 - found[0]
     scores = np.array([rest if output < 0 else found[output] for output in how["outputs"]])
 print(labels[scores.argmax()] if np.isfinite(scores.max()) else "no number")

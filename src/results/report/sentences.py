@@ -50,7 +50,7 @@ def _none(comparison: Comparison, judged: Compare) -> str:
     )
     right = round(images * comparison.baseline.metrics["validation_accuracy"])
     surest = newcombe_paired(right, 0, 0, images - right, judged.confidence).high
-    if surest > margin:
+    if margin < surest <= upper[nearest]:
         said += f": equal predictions on so few images leave {100 * surest:.1f} possible"
     return said
 
