@@ -18,6 +18,7 @@ from src.methods.task import Task
 from src.models.head import check_classes, head_of
 from src.models.kerases import keras_of, tensors
 from src.settings.check import UserError
+from src.settings.head import Head
 from src.settings.sections import Preprocess
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def optimise(
     check_classes(model, len(task.dataset.classes), head=task.head)
     batch_size = min(config.batch_size, len(task.dataset.train))
     steps = len(task.dataset.train) // batch_size
-    train = _steps(model, task, config, batch_size, steps, masks)
-    watch, step = _Watch(model, task, config, steps, keep_best_from), 0
+    head = head_of(model, task.head)
+    train = _steps(model, task, config, head, batch_size, steps, masks)
+    watch, step = _Watch(model, task, config, head, steps, keep_best_from), 0
     with _errors_told():
         for run in ahead(training_runs(task, config, batch_size, masks.updates if masks else ())):
             if masks:
@@ -63,14 +65,16 @@ def optimise(
     return tuple(watch.history)
 
 
-def _steps(model: Any, task: Task, config: Fitting, batch_size: int, steps: int, masks: Masks | None) -> Callable:
+def _steps(
+    model: Any, task: Task, config: Fitting, head: Head, batch_size: int, steps: int, masks: Masks | None
+) -> Callable:
     """A function that trains `model` on batches: images `[k, batch_size, height, width, channels]`, labels as the loss
     takes them and, where classes have weights, those, `[k, batch_size]`. It gives the sums over the batches of the
     loss, regularization included, and of how many images were classified rightly."""
     import tensorflow as tf
 
     keras = keras_of(model)
-    optimizes, head = optimizer(config, keras, steps), head_of(model, task.head)
+    optimizes = optimizer(config, keras, steps)
     of_each = loss(config, task.augment, keras, head, len(task.dataset.classes))
     variables = tensors(model.trainable_variables)
     if not variables:
@@ -145,12 +149,11 @@ def accuracy(predict: Callable[[np.ndarray], Any], split: Split, how: Preprocess
 class _Watch:
     """Watches a fit: validation accuracy and a line after each epoch, the best weights kept, progress between."""
 
-    def __init__(self, model: Any, task: Task, config: Fitting, steps: int, keep_best_from: int) -> None:
+    def __init__(self, model: Any, task: Task, config: Fitting, head: Head, steps: int, keep_best_from: int) -> None:
         import tensorflow as tf
 
         self.model, self.task, self.least = model, task, config.batch_size
         self.steps, self.epochs, self.keep_best_from = steps, config.epochs, keep_best_from
-        head = head_of(model, task.head)
         self.predict = tf.function(
             lambda images: head.scores(model(images, training=False), tf), jit_compile=config.jit_compile
         )

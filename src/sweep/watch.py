@@ -51,8 +51,8 @@ class Watch:
                 continue
             said, elapsed = names, time.monotonic() - self.started
             names += f"; {duration(elapsed)} so far"
-            kinds = [{kind for name, kind in self.unknown.items() if (name in done) is of} for of in (True, False)]
-            if kinds[1] <= kinds[0]:
+            seen = {self.unknown[name] for name in done if name in self.unknown}
+            if seen.issuperset(kind for name, kind in self.unknown.items() if name not in done):
                 finished = sum(self.weights.get(name, 1) for name in done)
                 names += f", about {duration(elapsed / finished * (sum(self.weights.values()) - finished))} left"
             log.info("%s", names)
