@@ -38,6 +38,11 @@ def check_classes(model: "tf_keras.Model", classes: int, key: str = "model", hea
     if width == 1:
         if classes != 2:
             raise UserError(f"{key}: gives one number per image, which tells two classes apart; the data has {classes}")
+        if head.outputs and head.width != 1:
+            raise UserError(
+                f"model.outputs={list(head.outputs)}: the model has one output; takes the name of the class "
+                "whose score it is"
+            )
     elif head.width and head.width != width:
         raise UserError(f"model.outputs: names {head.width} outputs, the model has {width}")
     elif head.outputs and not head.width and not all(0 <= each < width for each in head.outputs):

@@ -326,6 +326,8 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
 
     one = ending(L.Flatten(), L.Dense(1, activation="sigmoid"))
     assert "gives one number per image, which tells two classes apart; the data has 3" in refused(one)
+    for outputs in ((0, 1), (-1, 0), ("ant", "bee")):
+        assert "the model has one output; takes the name of the class" in refused(one, classes=2, outputs=outputs)
     assert "ends in layer scores (Dense, relu)" in refused(
         ending(L.Flatten(), L.Dense(3, activation="relu", name="scores"))
     )
