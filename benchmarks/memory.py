@@ -114,7 +114,7 @@ def peak_memory(images: Path, cache: str | None) -> dict[str, Any]:
 
     before = peak_mib()
     began = time.monotonic()
-    data = load(ImageFolder(path=str(images), image_size=SIDE, cache=cache))
+    data = load(ImageFolder(path=str(images), image_size=(SIDE, SIDE), cache=cache))
     loaded = time.monotonic()
     count = sum(len(labels) for split in data.splits().values() for _, labels in split.batches(BATCH))
     return {
@@ -141,7 +141,7 @@ def stages_peak_memory(images: Path, cache: str, trained: int, evaluated: int | 
     from src.models.mobilenet_v2 import MobileNetV2, build
     from src.settings.sections import Augment
 
-    data = load(ImageFolder(path=str(images), image_size=SIDE, cache=cache))
+    data = load(ImageFolder(path=str(images), image_size=(SIDE, SIDE), cache=cache))
     loaded = peak_mib()
     backend.prepare()
     model = MobileNetV2(alpha=0.35)

@@ -18,7 +18,7 @@ from src.methods import augment, loop, train
 from src.methods.task import Task
 from src.methods.train import Train
 from src.models import Architecture, small_cnn
-from src.pipeline import stages, work
+from src.pipeline import checking, work
 from src.pipeline.code import code_version
 from src.settings.check import UserError
 from src.settings.sections import Augment, Preprocess
@@ -94,7 +94,7 @@ def test_what_can_not_be_used_is_told_in_one_line_before_anything_is_trained(mod
             assert str(caught.value).startswith(line)
             assert "\n" not in str(caught.value)
         with pytest.raises(UserError, match=r"^augment\.own=mine\.crop: gives uint8 \[7, 8, 1\]"):
-            stages.check([compose(["augment.own=mine.crop"])])
+            checking.check([compose(["augment.own=mine.crop"])])
 
 
 def test_what_fails_later_is_told_in_one_line_as_well(module: Path, task: Task) -> None:

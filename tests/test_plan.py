@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from src.cli.compose import CONF, checked, read
 from src.data import dataset
-from src.pipeline import stages
+from src.pipeline import checking
 from src.sweep import plan
 from src.sweep.variant import Compose, expand
 
@@ -302,7 +302,7 @@ IMAGES = ["data=image_folder", "data.path=/"]
             "data.image_size=32 data.channels=3",
         ),
         (["data=npz", "data.path=x.npz"], (8, 8, 1), (8, 6, 1), "; set data.image_size=8"),
-        (IMAGES, (8, 6, 3), (8, 8, 3), ""),  # no setting makes images that are not square
+        (IMAGES, (8, 6, 3), (8, 8, 3), "; set data.image_size=[8,6]"),
     ],
 )
 def test_the_advice_for_a_model_of_other_images_fits_the_data(
@@ -313,7 +313,7 @@ def test_the_advice_for_a_model_of_other_images_fits_the_data(
     advice: str,
 ) -> None:
     data = compose(told).data
-    assert stages.remedy(takes, shape, data) == advice
+    assert checking.remedy(takes, shape, data) == advice
     settings = [word for word in advice.split() if word.startswith("data.") and "=" in word]
     chosen = ["data=image_folder"] if "image_folder" in advice else told
     compose([*chosen, *settings])  # what is advised can be told

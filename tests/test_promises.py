@@ -16,7 +16,7 @@ from src.measure.audit.promised import confirm
 from src.methods import convert
 from src.models.checkpoint import promise, promised, restore, save
 from src.models.promises import Broken, Ended, Promise, as_json, carried, compare, from_json, notes
-from src.pipeline import stages, work
+from src.pipeline import checking, work
 from src.settings.check import UserError
 from src.settings.config import Config, Step
 from src.store.names import CHECKPOINT, PROMISES
@@ -218,7 +218,7 @@ def test_the_plan_says_which_layer_gets_what_by_rules(tmp_path: Path, monkeypatc
     with initialize_config_dir(str(CONF), version_base="1.3"):
         ruled = default_composer()(["prune=p1", "prune.rules=[{layers:conv.*,final_sparsity:0.9}]"])
         wrong = default_composer()(["prune=p1", "prune.rules=[{layers:conv9,final_sparsity:0.9}]"])
-    notes, unfit = stages.check([ruled])
+    notes, unfit = checking.check([ruled])
     assert notes == (
         "p1: Prunes conv2, conv3 from 0 % to 90 %; dense1 from 0 % to 50 %.",
         "p1: The policy does not take conv1, so that no rule prunes it.",
@@ -227,4 +227,4 @@ def test_the_plan_says_which_layer_gets_what_by_rules(tmp_path: Path, monkeypatc
     with pytest.raises(
         UserError, match=r"^prune\.rules\.layers=conv9: matches none of the layers conv1, conv2, conv3,"
     ):
-        stages.check([wrong])
+        checking.check([wrong])

@@ -19,6 +19,7 @@ from src.settings.config import Config, Step
 from src.settings.plain import canonical
 from src.settings.sections import Preprocess
 
+USUAL_SIZE = (32, 32)  # of images in files, where neither the user nor the model says which
 SPLITS = ("train", "validation", "test")
 AHEAD = 2  # batches
 DIGEST_LENGTH = 16  # of those that MLflow shows, and keeps up to 36

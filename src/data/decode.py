@@ -87,8 +87,8 @@ class UnreadableError(Exception):
     """Not an image that can be used; the message is the reason, in a few words."""
 
 
-def decode(data: bytes, size: int, channels: int, resize: str, crop: bool) -> tuple[np.ndarray, str]:
-    """The pixels of an image file, uint8 `[size, size, channels]`, and the name of its format.
+def decode(data: bytes, size: tuple[int, int], channels: int, resize: str, crop: bool) -> tuple[np.ndarray, str]:
+    """The pixels of an image file, uint8 `[*size, channels]`, and the name of its format. `size` is height and width.
 
     - Alpha and transparent colours are composited on white.
     - 16-bit channels are divided by 256. 32-bit integers must fit in 16 bits; floats have no agreed range: refused.
@@ -113,7 +113,7 @@ def decode(data: bytes, size: int, channels: int, resize: str, crop: bool) -> tu
                 raise UnreadableError(f"{image.width} x {image.height} pixels, takes at most {MAX_PIXELS:,} in all")
             kind = image.format or ""
             with _large if pixels > _LARGE_PIXELS else nullcontext():
-                return _square(image, size, channels, resize, crop), kind
+                return _sized(image, size, channels, resize, crop), kind
     except UnreadableError:
         raise
     except UnidentifiedImageError:
@@ -136,11 +136,11 @@ def opens(path: str) -> bool:
         return False
 
 
-def resize(images: np.ndarray, size: int, method: str) -> np.ndarray:
-    """uint8 `[n, height, width, channels]`, any number of channels, to `[n, size, size, channels]`."""
-    if images.shape[1:3] == (size, size):
+def resize(images: np.ndarray, size: tuple[int, int], method: str) -> np.ndarray:
+    """uint8 `[n, height, width, channels]`, any number of channels, to `[n, *size, channels]`."""
+    if images.shape[1:3] == size:
         return images
-    made = np.empty((len(images), size, size, images.shape[3]), np.uint8)
+    made = np.empty((len(images), *size, images.shape[3]), np.uint8)
     for image, out in zip(images, made, strict=True):
         if images.shape[3] == 3:
             out[:] = np.asarray(_resized(Image.fromarray(image), size, method, crop=False))
@@ -157,7 +157,7 @@ def as_png(pixels: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _straight(data: bytes, size: int, channels: int, resize: str, crop: bool) -> np.ndarray | None:
+def _straight(data: bytes, size: tuple[int, int], channels: int, resize: str, crop: bool) -> np.ndarray | None:
     """What a sound JPEG becomes that Pillow is not needed for; None of any other.
 
     Straight into an array: half of Pillow's time goes into opening a file and packing the pixels that it keeps."""
@@ -166,7 +166,7 @@ def _straight(data: bytes, size: int, channels: int, resize: str, crop: bool) ->
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        as_it_is = (height, width) == (size, size)
+        as_it_is = (height, width) == size
         if not as_it_is and (resize != "tf_bilinear" or crop or height * width > _LARGE_PIXELS):
             return None
         if (space, channels) not in (("YCbCr", 3), ("Gray", 3), ("Gray", 1)):
@@ -177,16 +177,22 @@ def _straight(data: bytes, size: int, channels: int, resize: str, crop: bool) ->
         return None
 
 
-def _square(image: Image.Image, size: int, channels: int, resize: str, crop: bool) -> np.ndarray:
-    if image.format == "JPEG" and min(image.size) >= 4 * size and resize in SCALED_DECODING:
-        image.draft(None, (2 * size, 2 * size))
-    image.load()
-    orientation = _orientation(image)
-    plain = _resized(_plain(image, channels), size, resize, crop)
-    if orientation in TRANSPOSE:
+def _sized(image: Image.Image, size: tuple[int, int], channels: int, resize: str, crop: bool) -> np.ndarray:
+    if image.format == "JPEG" and resize in SCALED_DECODING:
+        height, width = _before_turning(image, size)
+        if image.width >= 4 * width and image.height >= 4 * height:
+            image.draft(None, (2 * width, 2 * height))
+    image.load()  # which turns a TIFF
+    plain = _resized(_plain(image, channels), _before_turning(image, size), resize, crop)
+    if (orientation := _orientation(image)) in TRANSPOSE:
         plain = plain.transpose(TRANSPOSE[orientation])
     pixels = np.asarray(plain)
-    return pixels if pixels.ndim == 3 else np.broadcast_to(pixels[..., None], (size, size, channels))
+    return pixels if pixels.ndim == 3 else np.broadcast_to(pixels[..., None], (*size, channels))
+
+
+def _before_turning(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
+    """The size that becomes `size` where the orientation is applied: four of them turn an image on its side."""
+    return size[::-1] if _orientation(image) >= 5 else size
 
 
 def _plain(image: Image.Image, channels: int) -> Image.Image:
@@ -205,32 +211,39 @@ def _plain(image: Image.Image, channels: int) -> Image.Image:
     return image if image.mode == wanted else image.convert(wanted)
 
 
-def _resized(image: Image.Image, size: int, method: str, crop: bool) -> Image.Image:
+def _resized(image: Image.Image, size: tuple[int, int], method: str, crop: bool) -> Image.Image:
+    height, width = size
     box = None
     if crop:
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-    elif image.size == (size, size):
+        box = _central(image, height, width)
+    elif image.size == (width, height):
         return image
     if method == "tf_bilinear":
         return Image.fromarray(_tf_bilinear(np.asarray(image.crop(box) if box else image), size))
     gap = 3.0 if method in SCALED_DECODING else None
-    return image.resize((size, size), FILTERS[method], box=box, reducing_gap=gap)
+    return image.resize((width, height), FILTERS[method], box=box, reducing_gap=gap)
 
 
-def _tf_bilinear(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 `[height, width]` or `[height, width, 3]` to `[size, size]` or `[size, size, 3]`: each pixel from the four
-    nearest to its centre, like TensorFlow's and TFLite's ResizeBilinear with half-pixel centres, rounded."""
+def _central(image: Image.Image, height: int, width: int) -> tuple[int, int, int, int]:
+    """The largest part around the centre that is as much wider than high as `width` is than `height`."""
+    across = min(image.width, max(1, round(image.height * width / height)))
+    down = min(image.height, max(1, round(image.width * height / width)))
+    left, top = (image.width - across) // 2, (image.height - down) // 2
+    return left, top, left + across, top + down
+
+
+def _tf_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 `[height, width]` or `[height, width, 3]` to `[*size]` or `[*size, 3]`: each pixel from the four nearest to
+    its centre, like TensorFlow's and TFLite's ResizeBilinear with half-pixel centres, rounded."""
     height, width, channels = (*image.shape, 1)[:3]
     values = image.reshape(height, width * channels)
     for axis, (length, step) in enumerate(((height, 1), (width, channels))):
-        lower, upper, weight = _taps(length, size, step)
+        lower, upper, weight = _taps(length, size[axis], step)
         low = values.take(lower, axis).astype(np.float32, copy=False)
         values = np.subtract(values.take(upper, axis), low, dtype=np.float32)
         values *= weight if axis else weight[:, None]
         values += low
-    return np.rint(values, out=values).astype(np.uint8).reshape(size, size, *image.shape[2:])
+    return np.rint(values, out=values).astype(np.uint8).reshape(*size, *image.shape[2:])
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,7 +15,7 @@ from src.settings.check import STRICT, ImageSize, Seed, SplitShare
 class Digits:
     """The 1,797 handwritten digits (8 x 8, 10 classes) that scikit-learn ships."""
 
-    image_size: ImageSize = 8
+    image_size: ImageSize = (8, 8)
     seed: Seed = 0
     validation: SplitShare = 0.25
     test: SplitShare = 0.5

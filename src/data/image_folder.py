@@ -16,7 +16,19 @@ from PIL import Image
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as schema
 
-from src.data import EXAMPLES, SPLITS, UNREADABLE, Dataset, Split, fingerprint, layout, oddities, shown, stratified
+from src.data import (
+    EXAMPLES,
+    SPLITS,
+    UNREADABLE,
+    USUAL_SIZE,
+    Dataset,
+    Split,
+    fingerprint,
+    layout,
+    oddities,
+    shown,
+    stratified,
+)
 from src.data.cache import read_files
 from src.data.decode import IDENTITY, Resize, decode, opens
 from src.data.files import Contents, Files, Reader
@@ -46,13 +58,15 @@ class ImageFolder:
     """A folder per class, or `train/`, `test/` and optionally `validation/` of such folders.
 
     `classes` gives the folders and their order; null takes all, sorted as text, which is what Keras and torchvision do.
-    `crop` cuts the largest central square out before resizing. Decoded images are held in memory up to `memory_gib`,
+    `image_size` is one number, or a height and a width; null is 32, and a model that takes any size asks for one.
+    `crop` cuts the largest central part of that form out before
+    resizing. Decoded images are held in memory up to `memory_gib`,
     and kept in the folder `cache` between runs up to `cache_gib`.
     """
 
     path: Annotated[str, Field(min_length=1, description="a folder with a folder of images for each class")]
     classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...] | None, BeforeValidator(_names)] = None
-    image_size: ImageSize = 32
+    image_size: ImageSize | None = None
     channels: Literal[1, 3] = 3
     resize: Resize = "bilinear"
     crop: bool = False
@@ -62,6 +76,15 @@ class ImageFolder:
     memory_gib: Annotated[float, Field(ge=0)] = 1.0
     cache: Annotated[str, Field(min_length=1)] | None = "mlruns/cache"
     cache_gib: Annotated[float, Field(ge=0)] = 32.0
+
+    @property
+    def asks_for_size(self) -> bool:
+        """Whether nobody has said how large the images are to be."""
+        return self.image_size is None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image_size or USUAL_SIZE
 
 
 def load(config: ImageFolder) -> Dataset:
@@ -75,9 +98,9 @@ def load(config: ImageFolder) -> Dataset:
     """
     key = f"data.path={shown(config.path)}"
     classes, sections, files, labels, section_of, notes = _scan(config, key)
-    shape = (config.image_size, config.image_size, config.channels)
+    shape = (*config.size, config.channels)
     settings = {
-        "image_size": config.image_size,
+        "image_size": config.size,
         "channels": config.channels,
         "resize": config.resize,
         "crop": config.crop,
@@ -120,10 +143,8 @@ def _read(config: ImageFolder, files: Files, settings: Mapping[str, Any]) -> tup
     """What `read_files` gives; `settings` are those that pixels depend on."""
     return read_files(
         files,
-        functools.partial(
-            decode, size=config.image_size, channels=config.channels, resize=config.resize, crop=config.crop
-        ),
-        (config.image_size, config.image_size, config.channels),
+        functools.partial(decode, size=config.size, channels=config.channels, resize=config.resize, crop=config.crop),
+        (*config.size, config.channels),
         f"{IDENTITY} {settings}",
         int(config.memory_gib * 2**30),
         Path(os.path.expanduser(config.cache)) if config.cache else None,

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
-from src.data import Dataset, from_arrays, shown
+from src.data import USUAL_SIZE, Dataset, from_arrays, shown
 from src.data.decode import Resize, resize
 from src.machine import backend, output
 from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError, in_short
@@ -31,13 +31,22 @@ class Tfds:
     train_split: Annotated[str, Field(min_length=1)] = "train"
     validation_split: Annotated[str, Field(min_length=1)] | None = None
     test_split: Annotated[str, Field(min_length=1)] | None = "test"
-    image_size: ImageSize = 32
+    image_size: ImageSize | None = None
     resize: Resize = "bilinear"
     seed: Seed = 0
     validation: SplitShare = 0.1
     test: SplitShare = 0.2
     memory_gib: Annotated[float, Field(ge=0)] = 1.0
     cache: Annotated[str, Field(min_length=1)] = "mlruns/cache"
+
+    @property
+    def asks_for_size(self) -> bool:
+        """Whether nobody has said how large the images are to be."""
+        return self.image_size is None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image_size or USUAL_SIZE
 
 
 def load(config: Tfds) -> Dataset:
@@ -79,7 +88,7 @@ def load(config: Tfds) -> Dataset:
 
 
 def _read(config: Tfds, builder: Any, names: tuple[str, str], split: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 `[n, size, size, channels]`, and labels, int64 `[n]`, of one of TFDS's splits."""
+    """Images, uint8 `[n, height, width, channels]`, and labels, int64 `[n]`, of one of TFDS's splits."""
     try:
         count = builder.info.splits[split].num_examples
         examples = builder.as_dataset(split=split).as_numpy_iterator()
@@ -90,11 +99,11 @@ def _read(config: Tfds, builder: Any, names: tuple[str, str], split: str, key: s
             f"{key}: no split {split!r} ({_first_line(error)}); takes {', '.join(builder.info.splits)}"
         ) from None
     channels = builder.info.features[names[0]].shape[-1] or 3
-    images = _allocate(config, (count, config.image_size, config.image_size, channels))
+    images = _allocate(config, (count, *config.size, channels))
     labels = np.empty(count, np.int64)
     for i, example in enumerate(examples):
         image, labels[i] = (example[name] for name in names)
-        images[i] = resize(image[None], config.image_size, config.resize)[0]
+        images[i] = resize(image[None], config.size, config.resize)[0]
     if labels.min() < 0:
         raise UserError(f"{key}: split {split!r} has no labels; takes splits with labels")
     return images, labels

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass as schema
 
 from src.data import preprocess
 from src.machine.output import quiet
-from src.methods.converters import check_runs, first_that_works
+from src.methods.converters import check_runs, first_that_works, without_xnnpack
 from src.methods.task import Task
 from src.models.checkpoint import restore
 from src.settings.check import STRICT, Count
@@ -30,13 +30,15 @@ class FullInteger(Quantization):
 
 @dataclass(frozen=True)
 class Artifact:
-    """The bytes of a `.tflite` file, the types that its scheme asked for, and the weights of its parent that hold NaN
-    or infinity. Converted to integers such weights become numbers without meaning, so the file doesn't show them."""
+    """The bytes of a `.tflite` file, the types that its scheme asked for, the weights of its parent that hold NaN or
+    infinity, and sentences for everyone who uses it. Converted to integers such weights become numbers without meaning,
+    so the file doesn't show them."""
 
     content: bytes
     weights: str
     activations: str
     not_numbers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def float32(config: Quantization, parent: Path, task: Task) -> Artifact:
@@ -108,6 +110,5 @@ def _convert(
         return content
 
     with quiet():
-        return Artifact(
-            first_that_works(model, converted, representative_dataset is not None), weights, activations, not_numbers
-        )
+        content = first_that_works(model, converted, representative_dataset is not None)
+        return Artifact(content, weights, activations, not_numbers, without_xnnpack(content))

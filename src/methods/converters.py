@@ -3,10 +3,13 @@ images at a time it may run with one, and what it can't run as a loop it may run
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+from src.models.checkpoint import BATCH
 from src.models.kerases import keras_of
-from src.settings.check import Told
+from src.models.served import Served
+from src.settings.check import Told, in_short
 
 # Layers that are known to become operators of LiteRT in every scheme, whatever is before and after them.
 USUAL = (
@@ -26,9 +29,10 @@ class NotConverted(Told):
 def converts(model: Any) -> bool:
     """Whether `model` is known to convert with any number of images at a time: it is made of the usual
     layers."""
+    if isinstance(model, Served):
+        return False
     layers = model._flatten_layers()
-    batch = model.inputs[0].shape[0]
-    return batch is None and all(
+    return not hasattr(model, BATCH) and all(
         type(layer).__module__.partition(".")[0] in ("keras", "tf_keras") and type(layer).__name__ in USUAL
         for layer in (*layers, *getattr(model, "operations", ()))
     )
@@ -47,7 +51,11 @@ def first_that_works(model: Any, convert: Callable[[Any], bytes], calibrates: bo
 
 
 def _converters(model: Any, calibrates: bool) -> Iterator[Callable[[], Any]]:
-    yield lambda: _converter(model)
+    if isinstance(model, Served):
+        yield from (partial(model.converter, batch) for batch in model.batches)
+        return
+    if not hasattr(model, BATCH):
+        yield lambda: _converter(model)
     # TensorFlow 2.21 dies of SIGSEGV while it calibrates a loop. An LSTM of Keras 2 becomes one operator.
     kinds = {type(layer).__name__ for layer in model._flatten_layers()}
     looping = kinds & {*LOOPS, "Bidirectional"} - ({"LSTM"} if keras_of(model).__name__ == "tf_keras" else set())
@@ -117,11 +125,23 @@ def _draw_with_operators(model: Any) -> None:
 
 def check_runs(artifact: bytes) -> None:
     """Raises what LiteRT raises where it can't run the artifact on one image."""
+    from src.measure.targets.child import opened
+
+    opened(model_content=artifact).invoke()
+
+
+def without_xnnpack(artifact: bytes) -> tuple[str, ...]:
+    """A sentence for one that LiteRT only runs without its delegate."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=artifact)
-    interpreter.allocate_tensors()
-    interpreter.invoke()
+    try:
+        Interpreter(model_content=artifact).allocate_tensors()
+    except RuntimeError as error:
+        return (
+            f"XNNPACK, LiteRT's delegate for CPUs, refuses this file ({in_short(why(error), 120)}): it is measured and "
+            "served without it, and an application has to load it without default delegates.",
+        )
+    return ()
 
 
 def why(error: Exception) -> str:

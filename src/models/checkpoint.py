@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.models import keras3, promises
+from src.models import keras3, promises, served
 from src.models.kerases import keras_of
 from src.models.promises import Promise, Promises, most_distinct
 
@@ -22,13 +22,26 @@ if TYPE_CHECKING:
 FUNCTION = r'{"module": "builtins", "class_name": "function", "config": ("\w+"), "registered_name": "function"}'
 
 PROMISES = "promises"  # the attribute of the file
+BATCH = "batch"  # the attribute of a model and of its file: for how many images at a time it is converted
 
 
 def save(model: "tf_keras.Model", checkpoint: Path) -> None:
     """Writes the model without its optimizer, as HDF5: its Keras reads it back in every process."""
+    if isinstance(model, served.Served):
+        served.save(model, checkpoint)
+        return
     if keras_of(model).__name__ == "keras":
         _save_keras3(model, checkpoint)
-        return
+    else:
+        _save_keras2(model, checkpoint)
+    if batch := getattr(model, BATCH, None):
+        import h5py
+
+        with h5py.File(checkpoint, "r+") as file:
+            file.attrs[BATCH] = batch
+
+
+def _save_keras2(model: Any, checkpoint: Path) -> None:
     for layer in model.layers:
         names: set[str] = set()
         for i, weight in enumerate(layer.weights):
@@ -45,12 +58,21 @@ def save(model: "tf_keras.Model", checkpoint: Path) -> None:
 def restore(checkpoint: Path) -> "tf_keras.Model":
     """A new, uncompiled model from a checkpoint. Changes to it reach no other model."""
     import h5py
-    import tf_keras
 
     with h5py.File(checkpoint, "r") as file:
-        config = file.attrs["model_config"]
-        if str(file.attrs.get("keras_version", "2")).startswith("3"):
-            return _restore_keras3(checkpoint, config)
+        if served.GROUP in file:
+            return served.restore(file[served.GROUP])
+        config, batch = file.attrs["model_config"], file.attrs.get(BATCH)
+        is_keras3 = str(file.attrs.get("keras_version", "2")).startswith("3")
+    model = _restore_keras3(checkpoint, config) if is_keras3 else _restore_keras2(checkpoint, config)
+    if batch is not None:
+        model.batch = int(batch)
+    return model
+
+
+def _restore_keras2(checkpoint: Path, config: str) -> Any:
+    import tf_keras
+
     named = re.sub(FUNCTION, r"\1", config)
     if named == config:
         return tf_keras.models.load_model(checkpoint, compile=False)

@@ -6,7 +6,8 @@ from typing import Any
 
 from src.models.formats import FORMATS
 from src.models.kerases import keras_of
-from src.settings.check import UserError
+from src.models.served import Served, channels_first, fits
+from src.settings.check import UserError, in_short
 
 OTHER_DTYPES = {"float16", "bfloat16", "float64"}
 
@@ -26,7 +27,8 @@ def check_whole(model: Any, key: str) -> None:
         raise UserError(f"{key}: holds functions for inference and no layers; takes {FORMATS}")
     # Keras 2 revives what it has no class for from its traced functions: such layers can't be written again.
     layers = [model, *model._flatten_layers(include_self=False)]
-    if revived := [layer for layer in layers if type(layer).__module__.endswith("saved_model.load")]:
+    revived = [layer for layer in layers if type(layer).__module__.endswith("saved_model.load")]
+    if revived and not isinstance(revived[-1], keras.Model):
         kind = type(revived[-1]).__name__
         raise UserError(
             f"{key}: is made of {kind} (layer {revived[-1].name}), which Keras 2 doesn't have; takes its import path "
@@ -61,19 +63,61 @@ def freeze_layers(model: Any) -> None:
 
 
 def fitted(model: Any, shape: tuple[int, int, int], key: str) -> Any:
-    """`model` with an input of exactly float32 `[n, *shape]`, and float32 inside. Raises `OtherImages`."""
+    """`model` with an input of exactly float32 `[n, *shape]`, and float32 inside. Its attribute `any_size` says whether
+    it was saved for images of any. One that was made for one image at a time trains on more, and is converted for one:
+    its attribute `batch` is 1.
+
+    Raises `OtherImages`, and `UserError` where it can't take another number of images than it was made for.
+    """
+    given = model.inputs[0]
+    _check_images(tuple(given.shape[1:]), shape, key)
+    if isinstance(model, Served):
+        made: Any = model.fitted(shape)
+    else:
+        made = _of_any_number(model, shape, key)
+        if given.shape[0] == 1:
+            made.batch = 1
+    made.any_size = None in given.shape[1:]
+    return made
+
+
+def _of_any_number(model: Any, shape: tuple[int, int, int], key: str) -> Any:
+    batch = model.inputs[0].shape[0]
+    try:
+        return _on_images(model, shape)
+    except Exception as error:  # of Keras, of the user's own layers
+        if batch is None:
+            raise
+        raise UserError(
+            f"{key}: was made for batches of {batch} and can't take others ({in_short(error, 120)}); takes a model "
+            "without batch_size"
+        ) from None
+
+
+def _on_images(model: Any, shape: tuple[int, int, int]) -> Any:
     keras = keras_of(model)
     given = model.inputs[0]
     takes = tuple(given.shape[1:])
     images = keras.Input(shape, name="image")
-    if len(takes) < 3 and None not in takes and math.prod(takes) == math.prod(shape):
-        flat = keras.layers.Reshape(takes, name="as_saved")(images)
-        return keras.Model(images, _float32(model)(flat), name=f"{model.name}_of_images")
-    if len(takes) != 3 or any(own not in (None, size) for own, size in zip(takes, shape, strict=True)):
-        raise OtherImages(f"{key}: takes {sizes(takes)} images, the data has {sizes(shape)}", takes)
-    if tuple(given.shape) != (None, *shape) or given.dtype != "float32" or _other_dtypes(model):
+    if len(takes) < 3:
+        pixels = keras.layers.Reshape(takes, name="as_saved")(images)
+    elif channels_first(takes, shape):
+        pixels = keras.layers.Permute((3, 1, 2), name="as_saved")(images)
+    elif tuple(given.shape) != (None, *shape) or given.dtype != "float32" or _other_dtypes(model):
         return _float32(model, images)
-    return model
+    else:
+        return model
+    return keras.Model(images, _float32(model)(pixels), name=f"{model.name}_of_images")
+
+
+def _check_images(takes: tuple[Any, ...], shape: tuple[int, int, int], key: str) -> None:
+    """Raises `OtherImages` unless what a model `takes` can be images of `shape`, channels last or first, or their
+    pixels in a row."""
+    if len(takes) < 3 and None not in takes and math.prod(takes) == math.prod(shape):
+        return
+    if len(takes) != 3 or not (fits(takes, shape) or channels_first(takes, shape)):
+        as_data = (*takes[1:], takes[0]) if len(takes) == 3 and takes[0] in (1, 3) and takes[2] not in (1, 3) else takes
+        raise OtherImages(f"{key}: takes {sizes(takes)} images, the data has {sizes(shape)}", as_data)
 
 
 def _float32(model: Any, inputs: Any = None) -> Any:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from src.models.kerases import keras_of
+from src.models.served import Served
 from src.settings.check import UserError
 from src.settings.head import AS_FOUND, Head
 
@@ -58,9 +59,8 @@ def head_of(model: "tf_keras.Model", asked: Head = AS_FOUND) -> Head:
     Raises `UserError` where the last layer is neither a softmax nor a sigmoid nor linear and nothing is asked, and
     where it is another one than asked.
     """
-    layer, width = _last(model), model.outputs[0].shape[-1]
-    found = _activation(layer)
-    ends = f"model: ends in layer {layer.name} ({type(layer).__name__}{f', {found}' if found else ''})"
+    end, found = _end(model)
+    width, ends = model.outputs[0].shape[-1], f"model: ends in {end}"
     if found == "softmax" and width == 1:
         raise UserError(f"{ends}, which gives 1 for every image; takes a sigmoid where there is one output")
     if found in KINDS:
@@ -73,6 +73,15 @@ def head_of(model: "tf_keras.Model", asked: Head = AS_FOUND) -> Head:
         f"{ends}; takes a softmax over the classes, a sigmoid, or none (model=saved: model.logits=true or false says "
         "which it is)"
     )
+
+
+def _end(model: Any) -> tuple[str, str | None]:
+    """What `model` ends in, in words, and what of that decides how its outputs are read."""
+    if isinstance(model, Served):
+        return model.last()
+    layer = _last(model)
+    found = _activation(layer)
+    return f"layer {layer.name} ({type(layer).__name__}{f', {found}' if found else ''})", found
 
 
 def _last(model: "tf_keras.Model") -> Any:

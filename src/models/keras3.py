@@ -1,10 +1,12 @@
 """Files that Keras 3 has saved, read by Keras 3 itself."""
 
+import inspect
 import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,20 @@ def _check(node: Mapping[str, Any], layer: str, key: str) -> None:
     # Another module Keras would import by itself. HDF5 files and classes of scripts have none.
     is_layer = not module and "name" in (node["config"] if isinstance(node["config"], Mapping) else ())
     foreign = module and module.partition(".")[0] not in ("keras", "builtins")
+    if not found and not module and name in _functions():
+        raise UserError(
+            f"{key}: {title} is a function of keras.ops, which .h5 files don't hold; takes the model saved as .keras"
+        )
     if not found and (foreign or (is_layer and not hasattr(keras.layers, kind) and kind not in MODELS)):
         path = f"{module or '…'}.{name}"
         raise UserError(f"{key}: {title} is not Keras's; takes its import path in model.custom_objects=[{path}]")
+
+
+@cache
+def _functions() -> frozenset[str]:
+    """The names of the classes that functions of `keras.ops` become in a model."""
+    from keras.src import ops
+
+    modules = [each for each in vars(ops).values() if inspect.ismodule(each)]
+    found = {each.__name__ for module in modules for each in vars(module).values() if inspect.isclass(each)}
+    return frozenset(found)

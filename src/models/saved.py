@@ -20,10 +20,12 @@ from src.models.checkpoint import restore
 from src.models.fitted import check_whole, fitted, freeze_layers
 from src.models.formats import FORMATS
 from src.models.head import check_classes, head_of
-from src.models.trusted import refuse_code
+from src.models.served import Served
+from src.models.trusted import descriptions, refuse_code
 from src.settings.check import STRICT, UserError, in_short
 from src.settings.head import Head
 from src.settings.plain import as_utf8, canonical
+from src.settings.sections import Preprocess
 
 if TYPE_CHECKING:
     import tf_keras
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 # What Keras 2 says of a class or function that it doesn't know, in each of its formats.
 UNKNOWN = re.compile(r"(?:Unknown [\w ]+:|Could not locate (?:class|function)|added layer .* layer=) ?'?(\w+)'?")
 
+
+AS_PIXELS = Preprocess(rescale=1)
 
 KERAS_MODEL = "a Keras model: .keras, .h5 or a SavedModel folder"
 
@@ -107,9 +111,15 @@ def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras
     look(config)
     key = _key(config)
     model = _load(_path(config), key, config.trust)
-    check_whole(model, key)
-    freeze_layers(model)
+    if not isinstance(model, Served):
+        check_whole(model, key)
+        freeze_layers(model)
     model = fitted(model, shape, key)
+    if isinstance(model, Served) and model.own.dtype.startswith(("int", "uint")) and config.preprocess != AS_PIXELS:
+        raise UserError(
+            f"{key}: its function takes pixels as {model.own.dtype}; takes model.preprocess.rescale=1 with mean 0 and "
+            "std 1, which leaves them as they are"
+        )
     head = Head.asked(config)
     check_classes(model, classes, key, head)
     head_of(model, head)
@@ -119,6 +129,8 @@ def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras
 def notes(config: Saved, model: "tf_keras.Model") -> tuple[str, ...]:
     """What is worth knowing of `model`, which was built of `config`, or may be wrong with its use: a line each."""
     said = []
+    if isinstance(model, Served):
+        return (f"{_key(config)}: {model.why}: it is converted as its function {model.signature} gives it",)
     if kind := wrapped.wrapper(_path(config), _key(config)):
         said.append(f"{_key(config)}: its layers were wrapped in {kind}, which is taken off; their weights stay")
     if config.preprocess.rescale != 1 and (first := _rescales(model)):
@@ -146,7 +158,7 @@ def _load(path: Path, key: str, trust: bool) -> Any:
         kind = wrapped.wrapper(path, key)
         with quiet(), wrapped.scope(kind):
             if path.is_dir():
-                return wrapped.stripped(tf_keras.models.load_model(path, compile=False), kind)
+                return _of_folder(path, key, kind)
             if formats.keras_version(path).startswith("3"):
                 return keras3.load(path, key, trust)
             if zipfile.is_zipfile(path):
@@ -156,13 +168,36 @@ def _load(path: Path, key: str, trust: bool) -> Any:
     except UserError:
         raise
     except Exception as error:  # of the file, of Keras, of the user's own layers
-        text = " ".join(str(error).split())
-        if match := UNKNOWN.search(text):
-            raise UserError(
-                f"{key}: is made of {match[1]}, which Keras doesn't have; takes its import path in "
-                f"model.custom_objects=[package.module.{match[1]}]"
-            ) from None
-        raise UserError(f"{key}: can't be read ({type(error).__name__}: {in_short(text)}); takes {FORMATS}") from None
+        raise UserError(f"{key}: {_why(error)}") from None
+
+
+def _of_folder(path: Path, key: str, kind: str | None) -> Any:
+    """The Keras model in a SavedModel; else the function that serves, which needs no layers."""
+    import tf_keras
+
+    if not any(descriptions(path)):
+        return Served(path, key, "holds a function for inference and no layers")
+    try:
+        model = wrapped.stripped(tf_keras.models.load_model(path, compile=False), kind)
+        check_whole(model, key)
+        return model
+    except Exception as error:  # as in `_load`
+        why = str(error).removeprefix(f"{key}: ") if isinstance(error, UserError) else _why(error)
+        try:
+            return Served(path, key, why)
+        except UserError:
+            raise UserError(f"{key}: {why}") from None
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a model that Keras can't read, as a phrase that goes on from its name."""
+    text = " ".join(str(error).split())
+    if match := UNKNOWN.search(text):
+        return (
+            f"is made of {match[1]}, which Keras doesn't have; takes its import path in "
+            f"model.custom_objects=[package.module.{match[1]}]"
+        )
+    return f"can't be read ({type(error).__name__}: {in_short(text)}); takes {FORMATS}"
 
 
 def _rescales(model: "tf_keras.Model") -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from src.models import served
 from src.settings.check import UserError
 
 FUNCTIONS = ("function", "output_shape", "mask")
@@ -13,7 +14,13 @@ FUNCTIONS = ("function", "output_shape", "mask")
 
 def refuse_code(path: Path, key: str) -> None:
     """Raises `UserError`, which starts with `key` and names the layer, where the `.keras` or `.h5` file or the
-    SavedModel folder at `path` holds a function of Python that its Keras would run."""
+    SavedModel folder at `path` holds a function of Python that its Keras would run, or an operator that reaches beyond
+    the model."""
+    if path.is_dir() and (operator := served.reaching(path)):
+        raise UserError(
+            f"{key}: its graph has the operator {operator}, which reaches beyond the model; takes a model without it, "
+            "or model.trust=true where you know who made the folder"
+        )
     for description in descriptions(path):
         for node, layer in nodes(description):
             if node["class_name"] == "__lambda__" or "lambda" in _types(node.get("config")):
@@ -34,7 +41,10 @@ def descriptions(path: Path) -> Iterator[Any]:
         if (metadata := path / "keras_metadata.pb").is_file():
             from tf_keras.protobuf.saved_metadata_pb2 import SavedMetadata
 
-            yield from (json.loads(node.metadata) for node in SavedMetadata.FromString(metadata.read_bytes()).nodes)
+            texts = [node.metadata for node in SavedMetadata.FromString(metadata.read_bytes()).nodes]
+        else:
+            texts = served.described(path)
+        yield from map(json.loads, texts)
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             yield json.loads(archive.read("config.json"))

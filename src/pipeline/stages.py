@@ -5,11 +5,9 @@ A stage starts from its parent in the store and leaves its own result there; wha
 what is measured in `src.pipeline.measuring`. Nothing here knows Hydra or the sweep.
 """
 
-import importlib
 import logging
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +16,8 @@ from typing import Any
 from src.data import Dataset, dataset, used
 from src.machine import locks
 from src.methods.task import Trained
-from src.models import checked
-from src.models.fitted import OtherImages
 from src.pipeline import keys, measuring, work, worker
-from src.pipeline.code import code_version
-from src.settings.check import Unfit, UserError
 from src.settings.config import Config, Step
-from src.settings.head import Head
-from src.settings.plain import plain
 from src.store.artifacts import Record
 from src.store.faults import reason
 from src.store.names import ASKED, CHECKPOINT, artifact_path
@@ -158,129 +150,6 @@ def _measured(
         {name: value for result in results.values() for name, value in result.metrics.items()},
         tags={**tags, **{name: text for result in results.values() for name, text in result.tags.items()}},
     )
-
-
-def refusal(config: Config) -> str | None:
-    """Why a step makes no sense after those before it, as the function `refuses` of its module says, where it has one;
-    None where all of them go together."""
-    before: list[Step] = []
-    for step in config.steps.values():
-        if not step.acts:
-            continue
-        refuses = getattr(importlib.import_module(step.module), "refuses", None)
-        if refuses and (why := refuses(step, tuple(before))):
-            return str(why)
-        before.append(step)
-    return None
-
-
-def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, str]]]:
-    """What is worth knowing before variants of one model and data are made, a line each: of the model, and of it under
-    each of their transforms; and the transforms and quantizations that don't fit the model, with the reason. Raises
-    `UserError` where the model can't take the images or tell their classes apart.
-
-    A model that comes from elsewhere is built for that, or one of which certain layers are asked for, unless one of the
-    same content was before; of another that this project builds the settings are enough. No store is looked at.
-    """
-    config = configs[0]
-    model, data = config.model, dataset(config)
-    for name in ("mean", "std"):
-        values = getattr(model.settings.preprocess, name)
-        if len(values) not in (1, data.shape[2]):
-            raise UserError(
-                f"model.preprocess.{name}={list(values)}: takes one number or {data.shape[2]}, one for each channel"
-            )
-    Head.asked(model.settings).of(data.classes)
-    worker.use(model.settings.variables())
-    own = {tuple(p for s in each.steps.values() for p in keys.own_paths(each, s)): each for each in configs}
-    for each in (each for paths, each in own.items() if paths):
-        worker.call(work.try_own, each)
-    transforms: list[Step] = []  # settings of a user's own may have no hash
-    for step in (step for each in configs for step in each.transforms):
-        if step.acts and step not in transforms:
-            transforms.append(step)
-    if not getattr(model.settings, "external", False) and not any(_asks_for_layers(step) for step in transforms):
-        return (), []
-    if look := getattr(importlib.import_module(model.module), "look", None):
-        look(model.settings)
-    quants: list[Config] = []
-    for each in configs if getattr(model.settings, "external", False) else ():
-        if each.quant not in [other.quant for other in quants]:
-            quants.append(each)
-    try:
-        said = _checked(config, data, transforms, quants)
-    except OtherImages as error:
-        raise UserError(f"{error}{remedy(error.takes, data.shape, config.data)}") from None
-    refused = [(transforms[place], why) for place, why in said["refused"]]
-    return tuple(said["notes"]), [*refused, *((quants[place].quant, why) for place, why in said["unconverted"])]
-
-
-def _asks_for_layers(step: Step) -> bool:
-    """Whether only the model can tell that the step has something to do."""
-    policy = getattr(step.settings, "layers", None)
-    return bool(getattr(step.settings, "rules", ())) or not getattr(policy, "is_usual", True)
-
-
-def _checked(config: Config, data: Dataset, transforms: list[Step], quants: list[Config]) -> dict[str, list[Any]]:
-    """What `work.check` says of the model of `config` and of `transforms`, and as `unconverted` the places in `quants`
-    of those as whose quantization has it the model can't be converted, each with the reason."""
-    model, steps = config.model, [*transforms, *(each.quant for each in quants)]
-    asked = {
-        "model": [model.describe(), model.title, plain(model.settings)],
-        "transforms": [[step.name, step.describe()] for step in transforms],
-        "quants": [each.quant.describe() for each in quants],
-        "images": [data.shape, len(data.classes)],
-        "versions": keys.versions(*keys.LIBRARIES),
-        "code": code_version("src.pipeline.work", model.module, *(step.module for step in steps)),
-    }
-
-    def find() -> dict[str, list[Any]]:
-        said: dict[str, Any] = worker.call(work.check, model, tuple(transforms), data.shape, len(data.classes))
-        tried = [] if said.pop("converts") else enumerate(quants)
-        return said | {"unconverted": [[place, why] for place, each in tried if (why := _unconverted(each, data))]}
-
-    found: dict[str, list[Any]] = checked.remembered(_cache(config.data), keys.digest(asked), find)
-    return found
-
-
-def _unconverted(config: Config, data: Dataset) -> str | None:
-    """Why the model can't be converted as `config` has it; None where it can. The converter may crash at it."""
-    try:
-        worker.call(work.try_conversion, config, data.shape, len(data.classes))
-    except Unfit as error:
-        return str(error)
-    except worker.Failed as error:
-        return f"can't be converted: {error}"
-    return None
-
-
-def remedy(takes: tuple[int | None, ...], shape: tuple[int, int, int], data: Step) -> str:
-    """Which settings make images of `shape` those that a model `takes` (height, width, channels; None for any): those
-    of the data's option where it has them, else of a folder of images, which has all."""
-    if len(takes) != 3:
-        return "; takes a model of images: height x width x channels"
-    height, width, channels = takes
-    can_set: dict[str, int] = {}
-    if height == width and height is not None:
-        can_set["image_size"] = height
-    if channels in (1, 3):
-        can_set["channels"] = channels
-    differing = {"image_size": takes[:2] != shape[:2], "channels": channels != shape[2]}
-    names = [name for name in can_set if differing[name]]
-    if lacking := [name for name in names if not hasattr(data.settings, name)]:
-        all_of_them = " ".join(f"data.{name}={value}" for name, value in can_set.items())
-        return (
-            f"; data={data.name} has no setting data.{lacking[0]}, so it takes other images: data=image_folder "
-            f"data.path=DIR {all_of_them}"
-        )
-    sets = [f"data.{name}={can_set[name]}" for name in names]
-    return f"; set {' and '.join(sets)}" if sets else ""
-
-
-def _cache(data: Step) -> Path | None:
-    """The folder in which the data keeps decoded images between runs, or would."""
-    folder = getattr(data.settings, "cache", "mlruns/cache")
-    return Path(os.path.expanduser(folder)) if folder else None
 
 
 @contextmanager

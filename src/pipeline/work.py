@@ -24,6 +24,7 @@ from src.methods import augment, converters, fitting
 from src.methods.task import Task, Trained
 from src.models import checkpoint, promises
 from src.models.promises import Promises
+from src.models.served import Served
 from src.settings.check import Told, Unfit
 from src.settings.config import Config, Step
 from src.settings.head import Head
@@ -62,7 +63,8 @@ def do(work: Work) -> Trained:
 
 def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
     """Builds `model`; gives as `notes` what it and each transform have to say of it, a line each, as `refused` the
-    places of the transforms that don't fit it, each with the reason, and whether it is known that it `converts`.
+    places of the transforms that don't fit it, each with the reason, why it is `fixed` where nothing in it can be
+    trained, whether it was saved for images of `any_size`, and whether it is known that it `converts`.
 
     Raises `UserError` where it can't take images of `shape` or tell `classes` apart.
     """
@@ -71,8 +73,12 @@ def check(model: Step, transforms: tuple[Step, ...], shape: tuple[int, int, int]
         built = model.function(model.settings, shape, classes)
         said["converts"] = converters.converts(built)
         said["notes"] += _notes(model, built)
+        said["any_size"] = getattr(built, "any_size", False)
+        said["fixed"] = built.why if isinstance(built, Served) else None
         for place, step in enumerate(transforms):
             try:
+                if said["fixed"]:
+                    raise Unfit(f"the model {said['fixed']}")
                 said["notes"] += [f"{step.name}: {note}" for note in _notes(step, built)]
             except Unfit as error:
                 said["refused"].append([place, str(error)])
@@ -149,7 +155,7 @@ def _artifact(work: Work) -> Trained:
     file.write_bytes(converted.content)
     assert work.parent
     promised = checkpoint.promised(work.parent)
-    notes = (*work.notes, *confirm(file, promised))
+    notes = (*work.notes, *converted.notes, *confirm(file, promised))
     pruned = any(promise.zeros for promise in promised.values())
     asked = Asked(converted.weights, converted.activations, pruned, converted.not_numbers, notes)
     (work.folder / ASKED).write_text(json.dumps(plain(asked)), encoding="utf-8")

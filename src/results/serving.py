@@ -69,12 +69,12 @@ class Classifier:
 
     def pixels(self, image: Any, index: int = 0) -> np.ndarray:
         """uint8 of the shape that the model takes. Raises `ValueError`, which names the image by its index."""
-        height, _, channels = self.shape
+        *size, channels = self.shape
         try:
             if isinstance(image, str):
                 image = _decoded(image)
             if isinstance(image, bytes | bytearray | memoryview):
-                found = decode(bytes(image), height, channels, self.how["resize"], self.how["crop"])[0]
+                found = decode(bytes(image), tuple(size), channels, self.how["resize"], self.how["crop"])[0]
                 return found
             array = _array(image)
             if array.dtype != np.uint8:
@@ -89,7 +89,7 @@ class Classifier:
                 raise ValueError(f"an array of shape {array.shape}; takes [height, width, {channels}]")
             if array.shape[2] != channels:
                 array = np.repeat(array, channels, axis=2)
-            return resize(array[None], height, self.how["resize"])[0]
+            return resize(array[None], tuple(size), self.how["resize"])[0]
         except (UnreadableError, UserError, ValueError) as error:
             raise ValueError(f"image {index}: {error}") from None
 

@@ -10,14 +10,28 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-ImageSize = Annotated[int, Field(ge=4, le=1024)]
+
+
+def _height_and_width(value: Any) -> Any:
+    sides = (value, value) if isinstance(value, int) else value
+    if (
+        not isinstance(sides, list | tuple)
+        or len(sides) != 2
+        or not all(type(n) is int and 4 <= n <= 1024 for n in sides)
+    ):
+        raise PydanticCustomError("takes", "takes a whole number from 4 to 1024, or two, [height,width]")
+    return sides
+
+
+ImageSize = Annotated[tuple[int, int], BeforeValidator(_height_and_width)]  # one number is both
 SplitShare = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -116,6 +130,8 @@ def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> st
             return f"{name}: no such key; {_name(key, location[:-1])} takes {takes}"
         case "missing" | "missing_argument":
             return f"{name}: needs a value; takes {_takes(schema, location)}"
+        case "takes":
+            return f"{name}={_shown(first['input'])}: {first['msg']}"
         case "value_error":
             said = str(first["ctx"]["error"])
             return f"{name}.{said}" if re.match(r"\w+=[^ ]*: ", said) else f"{name}: {said}"
@@ -127,8 +143,11 @@ def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> st
 
 
 def _takes_other(got: Any, schema: Mapping[str, Any], key: str, location: Sequence[str]) -> str:
-    shown = got if isinstance(got, str) else json.dumps(got, default=str)
-    return f"{_name(key, location)}={shown}: takes {_takes(schema, location)}"
+    return f"{_name(key, location)}={_shown(got)}: takes {_takes(schema, location)}"
+
+
+def _shown(got: Any) -> str:
+    return got if isinstance(got, str) else json.dumps(got, default=str)
 
 
 def _name(key: str, location: Sequence[str]) -> str:

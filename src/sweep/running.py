@@ -24,7 +24,7 @@ from src.console import interrupt
 from src.console.progress import Progress
 from src.machine import writable
 from src.measure.latency import processes
-from src.pipeline import stages, worker
+from src.pipeline import checking, stages, worker
 from src.pipeline.stages import Request
 from src.results import closing, publish
 from src.results.comparison import Findings
@@ -100,7 +100,7 @@ def check(planned: Plan, store: Store | None) -> Plan:
     configs: dict[str, list[Config]] = {}
     for job in planned.jobs:
         configs.setdefault(job.variant.chain[0].key, []).append(job.variant.config)
-    said = {training: stages.check(each) for training, each in configs.items()}
+    said = {training: checking.check(each) for training, each in configs.items()}
     for note in dict.fromkeys(note for notes, _ in said.values() for note in notes):
         log.warning("%s", note)
     if not any(refused for _, refused in said.values()):

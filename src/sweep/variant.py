@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from src.data import dataset
-from src.pipeline import stages
+from src.pipeline import checking, stages
 from src.pipeline.stages import Stage
 from src.settings.check import UserError
 from src.settings.config import Config
@@ -98,7 +98,7 @@ def _variant(overrides: tuple[str, ...], config: Config) -> Variant:
     chain = stages.chain(config, data)
     overrides = tuple(o for o in overrides if _acts(o, config))
     of_data = (len(data.train), data.shape, data.notes)
-    return Variant(config.name, "", overrides, config, chain, *of_data, refused=stages.refusal(config))
+    return Variant(config.name, "", overrides, config, chain, *of_data, refused=checking.refusal(config))
 
 
 def _doing_nothing(group: str, overrides: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ def listed(folder: Path) -> Files:
 
 
 def plain(data: bytes) -> tuple[np.ndarray, str]:
-    return decode(data, 8, 3, "bilinear", False)
+    return decode(data, (8, 8), 3, "bilinear", False)
 
 
 def read(folder: Path, cache: Path | None, decoder=plain, memory=0, limit=PLENTY):

@@ -26,7 +26,7 @@ def encoded(image: Image.Image, format_: str, **options) -> bytes:
 
 
 def pixels(data: bytes, size: int = 8, channels: int = 3, how: str = "bilinear", crop: bool = False) -> np.ndarray:
-    return decode(data, size, channels, how, crop)[0]
+    return decode(data, (size, size), channels, how, crop)[0]
 
 
 def png(width: int, height: int, bits: int, colour_type: int, rows: bytes) -> bytes:
@@ -51,7 +51,7 @@ def test_a_colour_survives_in_every_format(format_):
 
 
 def test_format_is_that_of_the_content():
-    assert decode(encoded(Image.new("L", (4, 4)), "PNG"), 4, 1, "bilinear", False)[1] == "PNG"
+    assert decode(encoded(Image.new("L", (4, 4)), "PNG"), (4, 4), 1, "bilinear", False)[1] == "PNG"
 
 
 def test_one_channel_is_luma():
@@ -141,6 +141,27 @@ def test_exif_orientation_is_applied(format_, orientation):
     np.testing.assert_allclose(pixels(data, size=16, channels=1)[4::8, 4::8, 0], expected, atol=8)
 
 
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("how", ["bilinear", "area", "tf_bilinear"])
+def test_height_and_width_may_differ(format_, orientation, crop, how):
+    """As Pillow gives the turned image: its whole, or its largest central part of that form."""
+    across, down = np.meshgrid(np.linspace(0, 250, 120), np.linspace(0, 250, 80))
+    image = Image.fromarray(np.stack([across, down, 0 * across], -1).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, format_, exif=exif)
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    for height, width in ((10, 6), (6, 10), (40, 5)):
+        found = decode(data, (height, width), 3, how, crop)[0]
+        assert found.shape == (height, width, 3)
+        scale = min(turned.width / width, turned.height / height)
+        part = ImageOps.fit(turned, (round(scale * width), round(scale * height))) if crop else turned
+        expected = np.asarray(part.resize((width, height), Image.Resampling.BOX))
+        np.testing.assert_allclose(found, expected, atol=25 if how == "tf_bilinear" else 12)
+
+
 def test_broken_exif_is_ignored():
     data = encoded(Image.new("RGB", (16, 16), COLOUR), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
     np.testing.assert_allclose(pixels(data), np.broadcast_to(COLOUR, (8, 8, 3)), atol=4)
@@ -215,7 +236,7 @@ def test_a_decompression_bomb_needs_no_memory():
         "from src.data.decode import UnreadableError, decode\n"
         "limit = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + (512 << 20)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
-        "try:\n    decode(sys.stdin.buffer.read(), 8, 3, 'bilinear', False)\n"
+        "try:\n    decode(sys.stdin.buffer.read(), (8, 8), 3, 'bilinear', False)\n"
         "except UnreadableError as error:\n    print(error)\n"
     )
     if sys.platform != "linux":
@@ -236,7 +257,7 @@ def test_tf_bilinear_is_that_of_tensorflow(height, width, size):
     np.testing.assert_array_equal(
         pixels(encoded(Image.fromarray(values), "PNG"), size=size, how="tf_bilinear"), expected
     )
-    np.testing.assert_array_equal(resize(values[None], size, "tf_bilinear")[0], expected)
+    np.testing.assert_array_equal(resize(values[None], (size, size), "tf_bilinear")[0], expected)
 
 
 def test_a_jpeg_is_decoded_like_tensorflow_does_with_its_accurate_dct():
@@ -273,7 +294,7 @@ def test_the_straight_way_through_a_jpeg_gives_what_pillow_gives(monkeypatch, mo
             data = bytes(changed)
         size, channels = side if case % 2 else 24, 3 if case % 5 else 1
         found = either(data, size, channels)
-        straightly += bool(data) and straight(data, size, channels, how, False) is not None
+        straightly += bool(data) and straight(data, (size, size), channels, how, False) is not None
         with monkeypatch.context() as without:
             without.setattr("src.data.decode._straight", lambda *_: None)
             np.testing.assert_array_equal(found, either(data, size, channels))
@@ -284,9 +305,9 @@ def test_the_straight_way_through_a_jpeg_gives_what_pillow_gives(monkeypatch, mo
 def test_arrays_are_resized_channel_by_channel(channels):
     colours = np.array([10, 100, 200, 250], np.uint8)[:channels]
     image = np.broadcast_to(colours, (2, 6, 6, channels))
-    np.testing.assert_array_equal(resize(image, 4, "bilinear"), np.broadcast_to(colours, (2, 4, 4, channels)))
+    np.testing.assert_array_equal(resize(image, (4, 4), "bilinear"), np.broadcast_to(colours, (2, 4, 4, channels)))
 
 
 def test_arrays_of_the_right_size_are_left_alone():
     image = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
-    assert resize(image, 6, "bilinear") is image
+    assert resize(image, (6, 6), "bilinear") is image

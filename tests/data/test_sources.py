@@ -77,7 +77,7 @@ def test_config_files_open_with_the_command_that_uses_them_and_explain_every_key
         ("npz", {"path": ""}, "data.path=: takes an .npz file"),
         ("keras_builtin", {"name": "mnst"}, "data.name=mnst: takes one of mnist, fashion_mnist, cifar10, cifar100"),
         ("tfds", {"name": None}, "data.name=null: takes text that is not empty"),
-        ("digits", {"image_size": 2}, "data.image_size=2: takes a whole number of at least 4 and at most 1024"),
+        ("digits", {"image_size": 2}, "data.image_size=2: takes a whole number from 4 to 1024, or two, [height,width]"),
     ],
 )
 def test_wrong_settings_are_one_line(source, settings, line):

@@ -200,7 +200,7 @@ def sequential(*parts):
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
 
 
-@pytest.mark.parametrize("kind", ["uint8", "any size", "gray", "flat", "batch of 5"])
+@pytest.mark.parametrize("kind", ["uint8", "any size", "gray", "flat", "channels first", "batch of 5", "batch of 1"])
 def test_any_kind_of_input_becomes_float_images_of_the_data(kind: str, tmp_path: Path) -> None:
     L = layers()  # noqa: N806
     convolution = (L.Conv2D(4, 3, activation="relu"), L.GlobalMaxPooling2D(), L.Dense(3))
@@ -209,15 +209,20 @@ def test_any_kind_of_input_becomes_float_images_of_the_data(kind: str, tmp_path:
         "any size": lambda: sequential(L.Input((None, None, 1)), *convolution),
         "gray": lambda: sequential(L.Input((8, 8)), L.Flatten(), L.Dense(3)),
         "flat": lambda: sequential(L.Input((64,)), L.Dense(3)),
+        "channels first": lambda: sequential(L.Input((1, 8, 8)), L.Permute((2, 3, 1)), *convolution),
+        "batch of 1": lambda: sequential(L.Input((8, 8, 1), batch_size=1), *convolution),
         "batch of 5": lambda: sequential(L.Input((8, 8, 1), batch_size=5), *convolution),
     }[kind]()
     fitted = saved.build(
         Saved(path=save(model, tmp_path / "own.keras"), preprocess=Preprocess(rescale=1)), (8, 8, 1), 3
     )
+    assert fitted.any_size == (kind == "any size")
     checkpoint.save(fitted, tmp_path / "model.h5")
     fitted = checkpoint.restore(tmp_path / "model.h5")
     assert (fitted.input_shape, fitted.input.dtype) == ((None, 8, 8, 1), "float32")
-    own = {"gray": IMAGES[..., 0], "flat": IMAGES.reshape(4, 64), "uint8": IMAGES}.get(kind, IMAGES)
+    assert getattr(fitted, "batch", None) == (1 if kind == "batch of 1" else None)
+    others = {"gray": IMAGES[..., 0], "flat": IMAGES.reshape(4, 64), "channels first": IMAGES.transpose(0, 3, 1, 2)}
+    own = others.get(kind, IMAGES)
     expected = model(own if kind == "uint8" else own.astype(np.float32)).numpy()
     np.testing.assert_allclose(fitted(IMAGES.astype(np.float32)).numpy(), expected, rtol=1e-5)
 
@@ -361,7 +366,7 @@ def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
     module = tf.Module()
     module.call = tf.function(lambda x: x, input_signature=[tf.TensorSpec((None, 8, 8, 1))])
     tf.saved_model.save(module, str(tmp_path / "functions"))
-    assert "holds functions for inference and no layers" in refused(str(tmp_path / "functions"))
+    assert "gives [n, 8, 8, 1]; takes a model that gives one score per class" in refused(str(tmp_path / "functions"))
 
 
 OWN_LAYERS = """
@@ -387,7 +392,10 @@ def test_custom_objects_come_by_their_import_path(name: str, tmp_path: Path, mon
         L.Input((8, 8, 1)), own.Doubled(name="twice"), L.Flatten(), L.Dense(4, activation=own.steep), L.Dense(3)
     )
     path = save(model, tmp_path / name)
-    assert "model.custom_objects=[package.module." in refused(path)
+    if name == "own":  # its function needs no layers
+        assert "model.custom_objects=[package.module." in saved.build(Saved(path=path), (8, 8, 1), 3).why
+    else:
+        assert "model.custom_objects=[package.module." in refused(path)
     objects = (f"{module}.Doubled", f"{module}.steep")
     with backend.custom_objects(objects):
         fitted = saved.build(Saved(path=path, custom_objects=objects), (8, 8, 1), 3)

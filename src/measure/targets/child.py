@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 NUMPY_TYPES = {"string": "bytes"}
 
@@ -32,15 +32,35 @@ class Ready:
     invoke: Callable[[], None]
 
 
+def opened(allocate: Callable[[Interpreter], None] = Interpreter.allocate_tensors, **options: Any) -> Interpreter:
+    """An interpreter with its tensors allocated: with XNNPACK, LiteRT's own delegate, or without it for a file that it
+    refuses."""
+    try:
+        interpreter = Interpreter(**options)
+        allocate(interpreter)
+    except RuntimeError as error:
+        if "xnnpack" not in str(error).lower():
+            raise
+        without = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = Interpreter(**options, experimental_op_resolver_type=without)
+        allocate(interpreter)
+    return interpreter
+
+
 def load(workload: Workload, threads: int) -> Ready:
     """The Python API of ai-edge-litert 2.3 runs a signature only together with copies of its inputs and outputs. What
     it is made of takes the number of a subgraph, so that nothing but the invoke is timed."""
-    interpreter = Interpreter(model_path=workload["path"], num_threads=threads)
-    wrapper, subgraph = interpreter._interpreter, workload["subgraph"]
-    for each in workload["inputs"]:
-        if each["resized"]:
-            wrapper.ResizeInputTensor(each["tensor"], np.array(each["shape"], np.int32), False, subgraph)
-    wrapper.AllocateTensors(subgraph)
+    subgraph = workload["subgraph"]
+
+    def allocate(interpreter: Interpreter) -> None:
+        for each in workload["inputs"]:
+            if each["resized"]:
+                shape = np.array(each["shape"], np.int32)
+                interpreter._interpreter.ResizeInputTensor(each["tensor"], shape, False, subgraph)
+        interpreter._interpreter.AllocateTensors(subgraph)
+
+    interpreter = opened(allocate, model_path=workload["path"], num_threads=threads)
+    wrapper = interpreter._interpreter
     for each, values in zip(workload["inputs"], filled(workload["inputs"]), strict=True):
         wrapper.SetTensor(each["tensor"], values, subgraph)
     return Ready(interpreter, functools.partial(wrapper.Invoke, subgraph))

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import interpreter as litert
 
 from src.machine.output import quiet
 from src.measure.targets import Port, Target
+from src.measure.targets.child import opened
 from src.settings.check import UserError
 
 
@@ -18,8 +18,7 @@ class Interpreter:
     def __init__(self, path: Path, threads: int) -> None:
         try:
             with quiet():  # LiteRT tells which delegate it made
-                self._interpreter = litert.Interpreter(model_path=str(path), num_threads=threads)
-                self._interpreter.allocate_tensors()
+                self._interpreter = opened(model_path=str(path), num_threads=threads)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path}: can't be loaded: {' '.join(str(error).split())}") from error
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()

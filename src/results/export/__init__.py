@@ -13,6 +13,7 @@ import jinja2
 import numpy as np
 
 from src.data import decode
+from src.methods.converters import without_xnnpack
 from src.results.report.numbers import interval, percent, points, size, three, times
 from src.results.variant import Result
 from src.store.artifacts import Record, sha256
@@ -36,7 +37,7 @@ def write(what: Exported, folder: Path) -> None:
     """Fills `folder`, which is made."""
     from PIL import Image
 
-    how = dict(what.preprocessing)
+    how = {**what.preprocessing, "xnnpack": not without_xnnpack(what.artifact.read_bytes())}
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(what.artifact, folder / "model.tflite")
     shutil.copyfile(HERE / "example.py", folder / "example.py")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 here = Path(__file__).resolve().parent
 how = json.loads((here / "preprocessing.json").read_text(encoding="utf-8"))
@@ -20,27 +20,27 @@ try:
     else:  # decoded and resized as in training
         from decode import decode  # type: ignore[import-not-found]
 
-        image, _ = decode(Path(file).read_bytes(), shape[0], shape[2], how["resize"], how["crop"])
+        image, _ = decode(Path(file).read_bytes(), tuple(shape[:2]), shape[2], how["resize"], how["crop"])
 except ImportError:
     sys.exit(f"error: {file}: needs Pillow (pip install pillow); without it, {takes.replace('a picture, or ', '')}")
 except Exception as error:  # of the system, of numpy for a file of another kind, or of what is no picture
     other = "is something else" if Path(file).suffix == ".npy" else error
     print(f"error: {file}: {getattr(error, 'strerror', None) or other}; {takes}", file=sys.stderr)
     sys.exit(2)
-interpreter = Interpreter(model_path=str(here / "model.tflite"))
+kernels = OpResolverType.AUTO if how["xnnpack"] else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+interpreter = Interpreter(model_path=str(here / "model.tflite"), experimental_op_resolver_type=kernels)
 interpreter.allocate_tensors()
-given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+(given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
 pre = {name: np.float32(value) for name, value in how["preprocess"].items() if name != "channel_order"}
-values = image[..., ::-1] if how["preprocess"]["channel_order"] == "bgr" else image
-values = (values.astype(np.float32) * pre["rescale"] - pre["mean"]) / pre["std"]
+image = image[..., ::-1] if how["preprocess"]["channel_order"] == "bgr" else image
+values = (image.astype(np.float32) * pre["rescale"] - pre["mean"]) / pre["std"]
 if given["dtype"] != np.float32:  # full integer: scale and zero point are in the file
-    scale, zero_point = given["quantization"]
-    values = np.clip(np.rint(values / np.float32(scale)) + zero_point, -128, 127).astype(given["dtype"])
-interpreter.set_tensor(given["index"], values[None])
+    values = np.clip(np.rint(values / np.float32(given["quantization"][0])) + given["quantization"][1], -128, 127)
+interpreter.set_tensor(given["index"], values[None].astype(given["dtype"]))
 interpreter.invoke()
 scores = interpreter.get_tensor(result["index"])[0]
 if how.get("outputs"):  # of each class; -1 is what a single output leaves for the other one
     found = (scores.astype(np.float32) - result["quantization"][1]) * np.float32(result["quantization"][0] or 1)
-    rest = 0 * found[0] if how["logits"] else 1 - found[0]
-    scores = np.array([rest if output < 0 else found[output] for output in how["outputs"]])
+    found = np.append(found, 0 * found[0] if how["logits"] else 1 - found[0])
+    scores = found[how["outputs"]]
 print(labels[scores.argmax()] if np.isfinite(scores.max()) else "no number")
