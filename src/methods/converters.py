@@ -137,9 +137,10 @@ def without_xnnpack(artifact: bytes) -> tuple[str, ...]:
     try:
         Interpreter(model_content=artifact).allocate_tensors()
     except RuntimeError as error:
+        at = re.search(r"delegate ([A-Z_0-9]+) node", str(error))
         return (
-            f"XNNPACK, LiteRT's delegate for CPUs, refuses this file ({in_short(why(error), 120)}): it is measured and "
-            "served without it, and an application has to load it without default delegates.",
+            f"XNNPACK, LiteRT's delegate for CPUs, refuses this file ({at[1] if at else in_short(error, 120)}): it is "
+            "measured and served without it, and an application has to load it without default delegates.",
         )
     return ()
 

@@ -64,7 +64,7 @@ def _check(node: Mapping[str, Any], layer: str, key: str) -> None:
     # Another module Keras would import by itself. HDF5 files and classes of scripts have none.
     is_layer = not module and "name" in (node["config"] if isinstance(node["config"], Mapping) else ())
     foreign = module and module.partition(".")[0] not in ("keras", "builtins")
-    if not found and not module and name in _functions():
+    if not found and not module and not hasattr(keras.layers, name) and name in _functions():
         raise UserError(
             f"{key}: {title} is a function of keras.ops, which .h5 files don't hold; takes the model saved as .keras"
         )

@@ -153,6 +153,8 @@ def _artifact(work: Work) -> Trained:
     file.parent.mkdir()
     converted = work.step.function(work.step.settings, work.parent, _task(work.config))
     file.write_bytes(converted.content)
+    for note in converted.notes:
+        log.warning("  %s", note)
     assert work.parent
     promised = checkpoint.promised(work.parent)
     notes = (*work.notes, *converted.notes, *confirm(file, promised))
