@@ -50,10 +50,8 @@ def of(keras: Any) -> Kinds:
     mixed, twin = (partial(_of_policy, keras, policy) for policy in ("mixed_float16", "float32"))
     kinds.made["structure/mixed_float16"] = Kind(mixed, twin=twin)  # artifacts are float32
     for name, (middle, objects) in CUSTOM.items():
-        around = partial(classifier, keras, partial(middle, keras))
-        for told in (True, False):
-            given = "given" if told else "not given"
-            kinds.made[f"custom/{name}, {given}"] = Kind(around, tuple(f"{custom.__name__}.{o}" for o in objects), told)
+        _add_custom(kinds, name, partial(classifier, keras, partial(middle, keras)), objects)
+    _add_custom(kinds, "subclassed model", custom.subclassed, ("Subclassed",))
     for name in dir(keras.applications):
         if name[0].isupper():
             size, why = _application(name)
@@ -66,6 +64,12 @@ def _add(kinds: Kinds, name: str, build: Callable[[], Any], why: str = "") -> No
         kinds.left_out[name] = why
     else:
         kinds.made[name] = Kind(build)
+
+
+def _add_custom(kinds: Kinds, name: str, build: Callable[[], Any], objects: tuple[str, ...]) -> None:
+    paths = tuple(f"{custom.__name__}.{each}" for each in objects)
+    for told in (True, False):
+        kinds.made[f"custom/{name}, {'given' if told else 'not given'}"] = Kind(build, paths, told)
 
 
 # --- Activations and initializers ------------------------------------------------------------------------------------
@@ -223,6 +227,14 @@ def _of_shape(keras: Any, *shape: int | None) -> Any:
     return keras.Model(image, ended(keras.layers, x))
 
 
+def _of_seven_dimensions(keras: Any) -> Any:
+    def middle(x: Any) -> Any:
+        x = keras.layers.Reshape((2, 2, 2, 2, 2, -1))(x)
+        return keras.layers.EinsumDense("abcdefg,gh->abcdefh", output_shape=(2, 2, 2, 2, 2, 4))(x)
+
+    return classifier(keras, middle)
+
+
 def _regularized(keras: Any) -> Any:
     return classifier(
         keras,
@@ -265,7 +277,8 @@ STRUCTURES: dict[str, Callable[[Any], Any]] = {
     "pooled scores": partial(_headed, head=_pooled_scores),
     "any height and width": lambda keras: _of_shape(keras, None, None, 3),
     "one channel": lambda keras: _of_shape(keras, 8, 8, 1),
-    "subclassed": lambda keras: custom.subclassed(),
+    "not square": lambda keras: _of_shape(keras, 9, 6, 3),
+    "EinsumDense of seven dimensions": _of_seven_dimensions,  # XNNPACK refuses it (LiteRT 2.3)
 }
 
 # --- Custom objects and applications ---------------------------------------------------------------------------------

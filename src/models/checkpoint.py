@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from src.models import keras3, promises, served
-from src.models.kerases import keras_of
+from src.models.kerases import count_names_anew, keras_of
 from src.models.promises import Promise, Promises, most_distinct
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def _save_keras2(model: Any, checkpoint: Path) -> None:
 def restore(checkpoint: Path) -> "tf_keras.Model":
     """A new, uncompiled model from a checkpoint. Changes to it reach no other model."""
     import h5py
+
+    count_names_anew()
 
     with h5py.File(checkpoint, "r") as file:
         if served.GROUP in file:

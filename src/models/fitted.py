@@ -35,22 +35,32 @@ def check_whole(model: Any, key: str) -> None:
             f"in model.custom_objects=[package.module.{kind}]"
         )
     for part in layers:
-        if isinstance(part, keras.Model) and not _is_known(part):
+        if isinstance(part, keras.Model) and (part in revived or not (part.built and part.weights)):
             raise UserError(
-                f"{key}: {type(part).__name__} {part.name} is a subclassed model or has no input yet; takes Functional "
-                "and Sequential models"
+                f"{key}: {type(part).__name__} {part.name} is a model of a class that is not known, or has no input "
+                "yet; takes a model that has been called, and its class in model.custom_objects"
             )
-    if len(model.inputs) != 1:
+    if is_functional(model) and len(model.inputs) != 1:
         raise UserError(f"{key}: takes {len(model.inputs)} inputs; takes a model with one, the images")
 
 
-def _is_known(model: Any) -> bool:
-    """Functional or Sequential, with an input."""
+def is_functional(model: Any) -> bool:
+    """Whether `model` is Functional or Sequential, and not one whose layers only code connects."""
     from tf_keras.src.engine.functional import Functional
 
     if keras_of(model).__name__ == "tf_keras":
-        return isinstance(model, Functional) and model.built
-    return bool(model.built and getattr(model, "inputs", None) and getattr(model, "outputs", None))
+        return isinstance(model, Functional)
+    return bool(getattr(model, "inputs", None) and getattr(model, "outputs", None))
+
+
+def functional(model: Any, shape: tuple[int, int, int], key: str) -> Any:
+    """A model around one that only code connects, on images of `shape`. Raises `UserError` where it can't be called."""
+    keras = keras_of(model)
+    image = keras.Input(shape, name="image")
+    try:
+        return keras.Model(image, model(image), name=f"{model.name}_of_images")
+    except Exception as error:  # of the user's own code
+        raise UserError(f"{key}: can't be called on {sizes(shape)} images ({in_short(error, 120)})") from None
 
 
 def freeze_layers(model: Any) -> None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from src.models.kerases import keras_of
-from src.models.served import Served
+from src.models.served import Served, last_operator
 from src.settings.check import UserError
 from src.settings.head import AS_FOUND, Head
 
@@ -80,8 +80,17 @@ def _end(model: Any) -> tuple[str, str | None]:
     if isinstance(model, Served):
         return model.last()
     layer = _last(model)
+    if isinstance(layer, keras_of(model).Model):  # one that only code connects
+        return _end_of_code(model)
     found = _activation(layer)
     return f"layer {layer.name} ({type(layer).__name__}{f', {found}' if found else ''})", found
+
+
+def _end_of_code(model: Any) -> tuple[str, str | None]:
+    import tensorflow as tf
+
+    images = tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32)
+    return last_operator(tf.function(lambda image: model(image, training=False)).get_concrete_function(images))
 
 
 def _last(model: "tf_keras.Model") -> Any:
@@ -90,7 +99,7 @@ def _last(model: "tf_keras.Model") -> Any:
     tensor = model.outputs[0]
     while True:
         layer, node, index = tensor._keras_history
-        if isinstance(layer, keras.Model):
+        if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
             tensor = layer.outputs[index]
         elif type(layer).__name__ in PASSES or _passes(layer):
             inbound = layer._inbound_nodes[node]

@@ -24,6 +24,18 @@ def seed_all(seed: int) -> None:
         sys.modules["keras"].utils.set_random_seed(seed)
 
 
+def count_names_anew() -> None:
+    """Has layers that are made from here on numbered as in a process of their own: a class of the user's own makes them
+    without names, and a promise and an artifact know them by name."""
+    import tf_keras
+
+    tf_keras.backend.reset_uids()
+    if "keras" in sys.modules:
+        from keras.src.utils import naming
+
+        naming.reset_uids()
+
+
 def tensors(variables: Any) -> list[Any]:
     """TensorFlow's own variables of Keras's: what a gradient is asked for."""
     import tensorflow as tf

@@ -17,9 +17,10 @@ from pydantic.dataclasses import dataclass as schema
 from src.machine.output import quiet
 from src.models import Architecture, formats, keras3, wrapped
 from src.models.checkpoint import restore
-from src.models.fitted import check_whole, fitted, freeze_layers
+from src.models.fitted import check_whole, fitted, freeze_layers, functional, is_functional
 from src.models.formats import FORMATS
 from src.models.head import check_classes, head_of
+from src.models.kerases import count_names_anew
 from src.models.served import Served
 from src.models.trusted import descriptions, refuse_code
 from src.settings.check import STRICT, UserError, in_short
@@ -114,6 +115,7 @@ def build(config: Saved, shape: tuple[int, int, int], classes: int) -> "tf_keras
     if not isinstance(model, Served):
         check_whole(model, key)
         freeze_layers(model)
+        model = model if is_functional(model) else functional(model, shape, key)
     model = fitted(model, shape, key)
     if isinstance(model, Served) and model.own.dtype.startswith(("int", "uint")) and config.preprocess != AS_PIXELS:
         raise UserError(
@@ -156,6 +158,7 @@ def _load(path: Path, key: str, trust: bool) -> Any:
         if not trust:
             refuse_code(path, key)
         kind = wrapped.wrapper(path, key)
+        count_names_anew()
         with quiet(), wrapped.scope(kind):
             if path.is_dir():
                 return _of_folder(path, key, kind)
@@ -175,18 +178,20 @@ def _of_folder(path: Path, key: str, kind: str | None) -> Any:
     """The Keras model in a SavedModel; else the function that serves, which needs no layers."""
     import tf_keras
 
-    if not any(descriptions(path)):
-        return Served(path, key, "holds a function for inference and no layers")
-    try:
-        model = wrapped.stripped(tf_keras.models.load_model(path, compile=False), kind)
-        check_whole(model, key)
-        return model
-    except Exception as error:  # as in `_load`
-        why = str(error).removeprefix(f"{key}: ") if isinstance(error, UserError) else _why(error)
+    why = "holds a function for inference and no layers"
+    if any(descriptions(path)):
         try:
-            return Served(path, key, why)
-        except UserError:
-            raise UserError(f"{key}: {why}") from None
+            model = wrapped.stripped(tf_keras.models.load_model(path, compile=False), kind)
+            check_whole(model, key)
+            return model
+        except Exception as error:  # as in `_load`
+            why = str(error).removeprefix(f"{key}: ") if isinstance(error, UserError) else _why(error)
+    try:
+        return Served(path, key, why)
+    except UserError as error:
+        # Such as Teachable Machine's keras_model.h5, beside its model.savedmodel.
+        beside = sorted(each.name for each in path.resolve().parent.iterdir() if each.suffix in (".h5", ".keras"))
+        raise UserError(f"{error}{f'; {beside[0]} lies beside it' if beside else ''}") from None
 
 
 def _why(error: Exception) -> str:

@@ -107,15 +107,8 @@ class Served:
         return Served(self.folder, self.key, self.why, shape)
 
     def last(self) -> tuple[str, str | None]:
-        """The name of the operator that makes the scores, and which function of `src.models.head` it is."""
-        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-        # With the functions that it calls put in their places.
-        flat = convert_variables_to_constants_v2(self._function, lower_control_flow=False)
-        operation = flat.outputs[0].op
-        while operation.type in PASSES and operation.inputs:
-            operation = operation.inputs[0].op
-        return f"{operation.name} ({operation.type})", KINDS.get(operation.type)
+        """See `last_operator`."""
+        return last_operator(self._function)
 
     def converter(self, batch: int | None) -> Any:
         """TensorFlow's converter of the function, for any number of images at a time (None) or `batch` of them."""
@@ -126,6 +119,19 @@ class Served:
         module.function = tf.function(lambda image: self(image)).get_concrete_function(images)
         module.held = module.function.variables  # else they would stay variables in the file
         return tf.lite.TFLiteConverter.from_concrete_functions([module.function], module)
+
+
+def last_operator(function: Any) -> tuple[str, str | None]:
+    """The name of the operator that makes the scores which a concrete function gives, and which function of
+    `src.models.head` it is."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    # With the functions that it calls put in their places.
+    flat = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    operation = flat.outputs[0].op
+    while operation.type in PASSES and operation.inputs:
+        operation = operation.inputs[0].op
+    return f"{operation.name} ({operation.type})", KINDS.get(operation.type)
 
 
 def save(model: Served, checkpoint: Path) -> None:

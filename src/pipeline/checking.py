@@ -2,6 +2,7 @@
 it. No store is looked at."""
 
 import importlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from src.settings.check import Unfit, UserError
 from src.settings.config import Config, Step
 from src.settings.head import Head
 from src.settings.plain import plain
+
+log = logging.getLogger(__name__)
 
 
 def refusal(config: Config) -> str | None:
@@ -111,6 +114,7 @@ def _checked(config: Config, data: Dataset, transforms: list[Step], quants: list
 
 def _unconverted(config: Config, data: Dataset) -> str | None:
     """Why the model can't be converted as `config` has it; None where it can. The converter may crash at it."""
+    log.info("tries what the converter takes of %s: %s", config.model.title, config.quant.name)
     try:
         worker.call(work.try_conversion, config, data.shape, len(data.classes))
     except Unfit as error:

@@ -144,3 +144,22 @@ def test_a_model_of_keras_3_is_pruned_by_its_own_keras_and_repeats_to_the_byte(t
         if scheme == "none":
             scores = np.concatenate([interpreter.run(image[None]) for image in IMAGES])
             np.testing.assert_allclose(scores, pruned(IMAGES, training=False).numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_a_loop_that_would_crash_the_converter_is_told_in_a_line(version: str, tmp_path: Path) -> None:
+    keras = keras_of_version(version)
+    model = classifier(keras, keras.layers.Reshape((2, 4, 8, 3)), keras.layers.ConvLSTM2D(2, 3))
+    save(model, checkpoint := tmp_path / "model.h5")
+    with pytest.raises(NotConverted, match=r"^TensorFlow's converter can't calibrate the loop of ConvLSTM2D"):
+        artifact("fiq", checkpoint, tmp_path / "model.tflite")
+
+
+def test_a_model_of_keras_2_becomes_the_bytes_that_tensorflow_alone_makes_of_it(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    model = usual(keras_of_version("2"))
+    save(model, checkpoint := tmp_path / "model.h5")
+    expected = tf.lite.TFLiteConverter.from_keras_model(restore(checkpoint)).convert()
+    artifact("none", checkpoint, file := tmp_path / "model.tflite")
+    assert file.read_bytes() == expected
