@@ -46,7 +46,7 @@ test: $(STAMP)  ## the tests (ARGS="-k name" for some)
 	$(PYTEST) $(ARGS)
 
 test-all: $(STAMP)  ## the tests, and then those that take minutes
-	$(PYTEST) $(ARGS); short=$$?; $(PYTEST) -m long $(ARGS) && exit $$short
+	$(PYTEST) $(ARGS); short=$$?; $(PYTEST) --dist worksteal -m long $(ARGS) && exit $$short
 
 mutants: $(STAMP)  ## whether tests notice changes of the code that every number rests on (EXTRAS=dev,mutants)
 	$(BIN)/python -m benchmarks.mutants $(ARGS)

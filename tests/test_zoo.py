@@ -3,12 +3,13 @@
 import dataclasses
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scripts.zoo.asking import Asking
+from scripts.zoo.asking import FORMATS, Asking
 from scripts.zoo.child import Child, Died
 from scripts.zoo.numbers import Model, append, numbers, read
 from scripts.zoo.page import page
@@ -122,3 +123,45 @@ def test_a_process_that_dies_or_hangs_is_told_and_started_again(tmp_path: Path) 
         list(process.ask({"do": "hang"}))
     assert "ValueError: why" in list(process.ask({"do": "raise"}))[-1]["traceback"]
     process.end()
+
+
+# --- The models themselves: of each group, Keras and format some ----------------------------------------------------
+
+SOME = (
+    ("3", "layer/MultiHeadAttention", "keras"),
+    ("2", "layer/SeparableConv2D", "h5"),
+    ("3", "activation/hard_silu", "savedmodel"),
+    ("2", "initializer/HeNormal", "savedmodel"),
+    ("3", "operator/a + b", "keras"),
+    ("3", "ops/mean", "keras"),
+    ("3", "structure/EinsumDense of seven dimensions", "keras"),
+    ("2", "custom/layer, not given", "savedmodel"),
+)
+
+
+@pytest.fixture(scope="module")
+def asking() -> Iterator[Asking]:
+    asking = Asking()
+    yield asking
+    asking.end()
+
+
+def test_some_of_each_group_become_all_that_they_can(asking: Asking) -> None:
+    for keras, kind, format in SOME:
+        assert kind in asking.kinds(keras)
+        (found,) = asking.examine(keras, kind, [format], {})
+        assert found.plainly_taken, (kind, found.plain)
+        assert found.dense == 4, (kind, found.here)
+        assert found.difference is not None
+        assert found.difference <= 1e-4, kind
+        served = format == "savedmodel" and (keras == "3" or "not given" in kind)
+        assert found.pruned == (not served), (kind, found.here)
+
+
+@pytest.mark.long
+def test_a_sample_of_all_kinds_reaches_every_number(asking: Asking) -> None:
+    kinds = [each for each in asking.chosen(sample=14) if not each[1].startswith("application/")]
+    models = [model for keras, kind in kinds for model in asking.examine(keras, kind, FORMATS, {})]
+    assert sum(model.is_there for model in models) >= 20
+    for number in numbers(models):
+        assert number.is_enough, (str(number), [(model.key, model.here) for model in number.missing])

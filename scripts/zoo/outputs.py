@@ -6,10 +6,12 @@ import numpy as np
 
 
 def run(artifact: bytes, x: np.ndarray) -> np.ndarray:
-    """The outputs of an artifact for float images `[n, ...]`, one by one."""
-    from ai_edge_litert.interpreter import Interpreter
+    """The outputs of an artifact for float images `[n, ...]`, one by one; without a delegate, since XNNPACK refuses some
+    files that LiteRT runs."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    interpreter = Interpreter(model_content=artifact)
+    without = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_content=artifact, experimental_op_resolver_type=without)
     interpreter.allocate_tensors()
     (takes,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
     outputs = []

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import functools
+import gc
 import importlib
 import logging
 import os
@@ -39,6 +40,7 @@ def prepare() -> None:
         tf_keras.backend.experimental.enable_tf_random_generator()
         if os.environ.get("TF_USE_LEGACY_KERAS") == "0":
             import keras  # noqa: F401 -- before anything is drawn: it has a generator of its own
+        gc.freeze()  # a look at all that TensorFlow is made of takes half a second
     # What keeps it from going on is raised; errors that it logs, with a traceback, are those that it goes on after.
     tf.get_logger().setLevel(logging.CRITICAL)
     logging.getLogger("absl").setLevel(logging.CRITICAL)

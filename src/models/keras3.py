@@ -55,22 +55,26 @@ def _check(node: Mapping[str, Any], layer: str, key: str) -> None:
         raise UserError(f"{key}: layer {layer} is quantized already ({kind}); takes a float model")
     if kind == "__lambda__":
         return  # it was trusted
+    # HDF5 files and classes of scripts have no module.
+    is_layer = not module and "name" in (node["config"] if isinstance(node["config"], dict) else ())
+    known = is_layer and (hasattr(keras.layers, kind) or kind in MODELS)
+    if known or module.partition(".")[0] == "keras" or (not module and not is_layer and kind != "function"):
+        return  # looking a name up among those that are registered takes half a millisecond
     name = node["config"] if kind == "function" else kind
     found = keras.saving.get_registered_object(node.get("registered_name") or name) or (
         keras.saving.get_registered_object(name)
     )
     if isinstance(found, type) and issubclass(found, tf_keras.layers.Layer):
         raise UserError(f"{key}: {title} derives from tf_keras's Layer; takes one that derives from keras's")
-    # Another module Keras would import by itself. HDF5 files and classes of scripts have none.
-    is_layer = not module and "name" in (node["config"] if isinstance(node["config"], Mapping) else ())
-    foreign = module and module.partition(".")[0] not in ("keras", "builtins")
-    if not found and not module and not hasattr(keras.layers, name) and name in _functions():
+    if found or module == "builtins" or not (module or is_layer):
+        return
+    if not module and name in _functions():
         raise UserError(
             f"{key}: {title} is a function of keras.ops, which .h5 files don't hold; takes the model saved as .keras"
         )
-    if not found and (foreign or (is_layer and not hasattr(keras.layers, kind) and kind not in MODELS)):
-        path = f"{module or '…'}.{name}"
-        raise UserError(f"{key}: {title} is not Keras's; takes its import path in model.custom_objects=[{path}]")
+    # Another module Keras would import by itself.
+    path = f"{module or '…'}.{name}"
+    raise UserError(f"{key}: {title} is not Keras's; takes its import path in model.custom_objects=[{path}]")
 
 
 @cache

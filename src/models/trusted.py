@@ -32,7 +32,7 @@ def refuse_code(path: Path, key: str) -> None:
 
 def _types(config: Any) -> tuple[Any, ...]:
     """Of what the functions of a Lambda of Keras 2 are made."""
-    return tuple(config.get(f"{name}_type") for name in FUNCTIONS) if isinstance(config, Mapping) else ()
+    return tuple(config.get(f"{name}_type") for name in FUNCTIONS) if isinstance(config, dict) else ()
 
 
 def descriptions(path: Path) -> Iterator[Any]:
@@ -57,10 +57,11 @@ def descriptions(path: Path) -> Iterator[Any]:
 
 def nodes(value: Any, layer: str = "") -> Iterator[tuple[Mapping[str, Any], str]]:
     """Everything in a description that names a class or a function, with the name of the layer that it is part of."""
-    if isinstance(value, Mapping):
+    # JSON has no other mapping: TensorFlow adds so many to Python's that asking for any takes half a second.
+    if isinstance(value, dict):
         config = value.get("config")
         if isinstance(value.get("class_name"), str):
-            layer = config.get("name", layer) if isinstance(config, Mapping) else layer
+            layer = config.get("name", layer) if isinstance(config, dict) else layer
             yield value, layer
         for part in value.values():
             yield from nodes(part, layer)
