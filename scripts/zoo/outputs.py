@@ -6,8 +6,8 @@ import numpy as np
 
 
 def run(artifact: bytes, x: np.ndarray) -> np.ndarray:
-    """The outputs of an artifact for float images `[n, ...]`, one by one; without a delegate, since XNNPACK refuses some
-    files that LiteRT runs."""
+    """The outputs of an artifact for float images `[n, ...]`, one by one; without a delegate, since XNNPACK refuses
+    some files that LiteRT runs."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     without = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
