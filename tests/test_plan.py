@@ -292,7 +292,7 @@ IMAGES = ["data=image_folder", "data.path=/"]
     ("told", "takes", "shape", "advice"),
     [
         (IMAGES, (32, 32, 3), (8, 8, 1), "; set data.image_size=32 and data.channels=3"),
-        (IMAGES, (None, None, 1), (8, 8, 3), "; set data.channels=1"),
+        ([*IMAGES, "data.image_size=8"], (None, None, 1), (8, 8, 3), "; set data.channels=1"),
         (["data=digits"], (32, 32, 1), (8, 8, 1), "; set data.image_size=32"),
         (
             ["data=digits"],
@@ -303,6 +303,12 @@ IMAGES = ["data=image_folder", "data.path=/"]
         ),
         (["data=npz", "data.path=x.npz"], (8, 8, 1), (8, 6, 1), "; set data.image_size=8"),
         (IMAGES, (8, 6, 3), (8, 8, 3), "; set data.image_size=[8,6]"),
+        (
+            IMAGES,
+            (None, None, 1),
+            (32, 32, 3),
+            "; set data.channels=1 and data.image_size, the size that it is meant for",
+        ),
     ],
 )
 def test_the_advice_for_a_model_of_other_images_fits_the_data(

@@ -67,7 +67,7 @@ def custom_objects(paths: Sequence[str], trust: bool = False) -> Iterator[None]:
         except Exception as error:  # whatever the module raises
             raise UserError(
                 f"model.custom_objects: {path} can't be imported ({type(error).__name__}: {error}); takes the import "
-                "path of a layer or function"
+                "path of a layer or function, from this folder or PYTHONPATH"
             ) from None
     scopes = [library.saving.custom_object_scope(found) for library in (tf_keras, keras)]
     with contextlib.ExitStack() as entered:

@@ -166,4 +166,6 @@ def _is_other(layer: Any) -> bool:
 
 def sizes(shape: tuple[int | None, ...]) -> str:
     """Such as `32 x any x 3`."""
+    if len(shape) == 3 and shape[0] is shape[1] is None:
+        return f"any size x {shape[2] or 'any'}"
     return " x ".join(str(size or "any") for size in shape)

@@ -57,7 +57,7 @@ def _check(node: Mapping[str, Any], layer: str, key: str) -> None:
         return  # it was trusted
     # HDF5 files and classes of scripts have no module.
     is_layer = not module and "name" in (node["config"] if isinstance(node["config"], dict) else ())
-    known = is_layer and (hasattr(keras.layers, kind) or kind in MODELS)
+    known = is_layer and (kind in _layers() or kind in MODELS)
     if known or module.partition(".")[0] == "keras" or (not module and not is_layer and kind != "function"):
         return  # looking a name up among those that are registered takes half a millisecond
     name = node["config"] if kind == "function" else kind
@@ -75,6 +75,15 @@ def _check(node: Mapping[str, Any], layer: str, key: str) -> None:
     # Another module Keras would import by itself.
     path = f"{module or '…'}.{name}"
     raise UserError(f"{key}: {title} is not Keras's; takes its import path in model.custom_objects=[{path}]")
+
+
+@cache
+def _layers() -> frozenset[str]:
+    """The names of Keras's layers: of some the class has another than `keras.layers` (GroupQueryAttention)."""
+    import keras
+
+    classes = {name: each for name, each in vars(keras.layers).items() if inspect.isclass(each)}
+    return frozenset(classes) | {each.__name__ for each in classes.values()}
 
 
 @cache

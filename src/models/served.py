@@ -2,7 +2,7 @@
 is, and nothing in it can be trained."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,11 @@ GROUP = "saved_model"  # in a checkpoint: the files of the folder
 USUAL = "serving_default"
 # Operators of TensorFlow that reach beyond the model: files, and functions of the process.
 REACHING = ("EagerPyFunc", "MatchingFiles", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile")
+# Those that layers of augmentation draw with, and LiteRT does not have.
+DRAWING = (
+    *("StatelessRandomGetKeyCounter", "StatelessRandomNormalV2", "StatelessRandomUniformIntV2"),
+    *("StatelessRandomUniformV2", "StatelessRandomUniformFullIntV2", "StatelessTruncatedNormalV2", "StatefulUniform"),
+)
 PASSES = ("Cast", "EnsureShape", "Identity", "Reshape", "Squeeze", "StopGradient")
 LINEAR = ("Add", "AddV2", "BiasAdd", "Conv2D", "FusedBatchNormV3", "MatMul", "Mean")
 KINDS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid", **dict.fromkeys(LINEAR, "linear")}
@@ -67,6 +72,11 @@ class Served:
         own = tuple(spec.shape)
         if own[:1] not in ((None,), (1,)):
             raise UserError(f"{key}: its function takes {spec.shape}; takes one of any number of images, or of one")
+        if drawing := sorted(set(_operators(self._function)).intersection(DRAWING)):
+            raise UserError(
+                f"{key}: its function draws random numbers ({drawing[0]}), as where Keras 3 exports augmentation that "
+                "stays on, and LiteRT has no operator for that; takes the .keras file, or a model without those layers"
+            )
         self.dtype = spec.dtype
         self.own = Tensor(own, spec.dtype.name)
         self.any_size = False
@@ -126,9 +136,11 @@ def last_operator(function: Any) -> tuple[str, str | None]:
     `src.models.head` it is."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    # With the functions that it calls put in their places.
-    flat = convert_variables_to_constants_v2(function, lower_control_flow=False)
-    operation = flat.outputs[0].op
+    try:
+        # With the functions that it calls put in their places.
+        operation = convert_variables_to_constants_v2(function, lower_control_flow=False).outputs[0].op
+    except ValueError:  # of variables that change
+        return "an operator that can't be told", None
     while operation.type in PASSES and operation.inputs:
         operation = operation.inputs[0].op
     return f"{operation.name} ({operation.type})", KINDS.get(operation.type)
@@ -176,6 +188,20 @@ def described(folder: Path) -> list[str]:
     """The JSON in which Keras describes layers, where it is in the graph itself: as TensorFlow left it before 2.5."""
     objects = (node.user_object for meta in _meta_graphs(folder) for node in meta.object_graph_def.nodes)
     return [each.metadata for each in objects if each.identifier.startswith("_tf_keras") and each.metadata]
+
+
+def _operators(function: Any) -> Iterator[str]:
+    """Of a concrete function and of those that it calls."""
+    graph = function.graph.as_graph_def()
+    bodies = {each.signature.name: each.node_def for each in graph.library.function}
+    left, seen = [graph.node], set()
+    while left:
+        for node in left.pop():
+            yield node.op
+            called = [value.func.name for value in node.attr.values() if value.HasField("func")]
+            called += [each.name for value in node.attr.values() for each in value.list.func]
+            left += [bodies[name] for name in called if name in bodies and name not in seen]
+            seen.update(called)
 
 
 def _meta_graphs(folder: Path) -> Any:

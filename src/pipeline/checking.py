@@ -144,6 +144,8 @@ def remedy(takes: tuple[int | None, ...], shape: tuple[int, int, int], data: Ste
             f"data.path=DIR {all_of_them}"
         )
     sets = [f"data.{name}={can_set[name]}" for name in names]
+    if None in takes[:2] and getattr(data.settings, "asks_for_size", False):
+        sets.append("data.image_size, the size that it is meant for")
     return f"; set {' and '.join(sets)}" if sets else ""
 
 

@@ -107,6 +107,8 @@ if os.environ.get("TF_USE_LEGACY_KERAS") == "1":
 else:
     functions = Functions()
     model.export(FOLDER / "exported", verbose=False)
+    turned = L.RandomRotation(0.1)(L.RandomFlip()(image))
+    keras.Model(image, model(turned)).export(FOLDER / "augmenting", verbose=False)
     for each in ("of_bytes", "of_one", "channels_first", "of_four", "two", "of_files"):
         save(each, {"serving_default": getattr(functions, each)})
     save("named", {"classify": functions.of_one})

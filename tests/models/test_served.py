@@ -121,6 +121,7 @@ def test_the_dense_variants_are_made_and_the_others_left_out_with_the_reason(
         ("two", "has 2 outputs (class, scores); takes one with one, a score per class"),
         ("several", "has the signatures bytes, one; takes one, or one that is called serving_default"),
         ("none", "has no signature; takes a SavedModel with one that serves"),
+        ("augmenting", "draws random numbers (StatelessRandomGetKeyCounter), as where Keras 3 exports augmentation"),
         ("writes", "has the operator WriteFile, which reaches beyond the model"),
     ],
 )
