@@ -27,7 +27,7 @@ except Exception as error:  # of the system, of numpy for a file of another kind
     other = "is something else" if Path(file).suffix == ".npy" else error
     print(f"error: {file}: {getattr(error, 'strerror', None) or other}; {takes}", file=sys.stderr)
     sys.exit(2)
-kernels = OpResolverType.AUTO if how["xnnpack"] else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+kernels = OpResolverType.AUTO if how.get("xnnpack", True) else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 interpreter = Interpreter(model_path=str(here / "model.tflite"), experimental_op_resolver_type=kernels)
 interpreter.allocate_tensors()
 (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
