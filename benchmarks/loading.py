@@ -60,7 +60,7 @@ def run(script: str, version: str, *arguments: str) -> float:
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        encoding="utf-8",
     )
     return float(done.stdout.split()[-1])
 

@@ -35,7 +35,9 @@ def check_whole(model: Any, key: str) -> None:
             f"in model.custom_objects=[package.module.{kind}]"
         )
     for part in layers:
-        if isinstance(part, keras.Model) and (part in revived or not (part.built and part.weights)):
+        if not isinstance(part, keras.Model):
+            continue
+        if part in revived or not part.built or not (is_functional(part) or part.weights):
             raise UserError(
                 f"{key}: {type(part).__name__} {part.name} is a model of a class that is not known, or has no input "
                 "yet; takes a model that has been called, and its class in model.custom_objects"
