@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scripts.zoo.asking import FORMATS, Asking
+from scripts.zoo.asking import Asking
 from scripts.zoo.child import Child, Died
 from scripts.zoo.numbers import Model, append, numbers, read
 from scripts.zoo.page import page
@@ -156,12 +156,3 @@ def test_some_of_each_group_become_all_that_they_can(asking: Asking) -> None:
         assert found.difference <= 1e-4, kind
         served = format == "savedmodel" and (keras == "3" or "not given" in kind)
         assert found.pruned == (not served), (kind, found.here)
-
-
-@pytest.mark.long
-def test_a_sample_of_all_kinds_reaches_every_number(asking: Asking) -> None:
-    kinds = [each for each in asking.chosen(sample=14) if not each[1].startswith("application/")]
-    models = [model for keras, kind in kinds for model in asking.examine(keras, kind, FORMATS, {})]
-    assert sum(model.is_there for model in models) >= 20
-    for number in numbers(models):
-        assert number.is_enough, (str(number), [(model.key, model.here) for model in number.missing])
