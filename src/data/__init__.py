@@ -27,6 +27,21 @@ EXAMPLES = 3  # names shown in a note
 UNREADABLE = "unreadable.txt"  # all of those that could not be read
 
 
+class Resized:
+    """Settings of data whose images are brought to one size, `image_size`, which may be left open."""
+
+    image_size: tuple[int, int] | None
+
+    @property
+    def asks_for_size(self) -> bool:
+        """Whether nobody has said how large the images are to be."""
+        return self.image_size is None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image_size or USUAL_SIZE
+
+
 @dataclass(frozen=True)
 class Split:
     """Labelled images in a fixed order that mixes the classes, so that the first n are a sample of all.

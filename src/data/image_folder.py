@@ -20,8 +20,8 @@ from src.data import (
     EXAMPLES,
     SPLITS,
     UNREADABLE,
-    USUAL_SIZE,
     Dataset,
+    Resized,
     Split,
     fingerprint,
     layout,
@@ -54,7 +54,7 @@ def _names(value: Any) -> Any:
 
 
 @schema(frozen=True, config=STRICT)
-class ImageFolder:
+class ImageFolder(Resized):
     """A folder per class, or `train/`, `test/` and optionally `validation/` of such folders.
 
     `classes` gives the folders and their order; null takes all, sorted as text, which is what Keras and torchvision do.
@@ -76,15 +76,6 @@ class ImageFolder:
     memory_gib: Annotated[float, Field(ge=0)] = 1.0
     cache: Annotated[str, Field(min_length=1)] | None = "mlruns/cache"
     cache_gib: Annotated[float, Field(ge=0)] = 32.0
-
-    @property
-    def asks_for_size(self) -> bool:
-        """Whether nobody has said how large the images are to be."""
-        return self.image_size is None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.image_size or USUAL_SIZE
 
 
 def load(config: ImageFolder) -> Dataset:

@@ -11,14 +11,14 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
-from src.data import USUAL_SIZE, Dataset, from_arrays, shown
+from src.data import Dataset, Resized, from_arrays, shown
 from src.data.decode import Resize, resize
 from src.machine import backend, output
 from src.settings.check import STRICT, ImageSize, Seed, SplitShare, UserError, in_short
 
 
 @schema(frozen=True, config=STRICT)
-class Tfds:
+class Tfds(Resized):
     """A data set of TensorFlow Datasets, from the folder `dir` or TFDS's own.
 
     `train_split` and others are TFDS's split expressions; where one is null the split is drawn from training. Decoded
@@ -38,15 +38,6 @@ class Tfds:
     test: SplitShare = 0.2
     memory_gib: Annotated[float, Field(ge=0)] = 1.0
     cache: Annotated[str, Field(min_length=1)] = "mlruns/cache"
-
-    @property
-    def asks_for_size(self) -> bool:
-        """Whether nobody has said how large the images are to be."""
-        return self.image_size is None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.image_size or USUAL_SIZE
 
 
 def load(config: Tfds) -> Dataset:
