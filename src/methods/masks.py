@@ -45,7 +45,8 @@ class Masks:
         ]
         # TFMOT updates at multiples of the frequency. Where the schedule ends between two of them it would never reach
         # its final sparsity.
-        self.last_update = min(next(iter(schedules.values())).end_step, steps - 1)  # the same for all
+        ends = [schedule.end_step for schedule in schedules.values()]  # the same for all
+        self.last_update = min(ends[0], steps - 1) if ends else -1
         self.sparsity = {id(schedule): self._of_steps(schedule, steps) for schedule in schedules.values()}
         self.updates = frozenset().union(*self.sparsity.values())
         self.seconds = 0.0

@@ -61,7 +61,7 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, 
     for step in (step for each in configs for step in each.transforms):
         if step.acts and step not in transforms:
             transforms.append(step)
-    if not getattr(model.settings, "external", False) and not any(_asks_for_layers(step) for step in transforms):
+    if not getattr(model.settings, "external", False) and not any(_asks_for_model(step) for step in transforms):
         return (), []
     if look := getattr(importlib.import_module(model.module), "look", None):
         look(model.settings)
@@ -84,10 +84,11 @@ def check(configs: Sequence[Config]) -> tuple[tuple[str, ...], list[tuple[Step, 
     return tuple(said["notes"]), [*refused, *((quants[place].quant, why) for place, why in said["unconverted"])]
 
 
-def _asks_for_layers(step: Step) -> bool:
+def _asks_for_model(step: Step) -> bool:
     """Whether only the model can tell that the step has something to do."""
     policy = getattr(step.settings, "layers", None)
-    return bool(getattr(step.settings, "rules", ())) or not getattr(policy, "is_usual", True)
+    unusual = bool(getattr(step.settings, "rules", ())) or not getattr(policy, "is_usual", True)
+    return unusual or getattr(step.settings, "asks_for_model", False)
 
 
 def _checked(config: Config, data: Dataset, transforms: list[Step], quants: list[Config]) -> dict[str, Any]:
