@@ -13,9 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import forked
 import pytest
-from conftest import MAC, Place, environment
+from conftest import MAC, Place, environment, wait_for
 
 from src.machine import locks
 from src.settings.sections import Tracking
@@ -32,17 +31,6 @@ SMALL = (
     "prune=p1",
     "quant=none,fiq",
 )
-
-
-def wait_for(process: forked.Command | subprocess.Popen[str], text: str) -> str:
-    """What the process writes to standard error up to the line with `text`."""
-    assert process.stderr
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if text in line:
-            return "".join(lines)
-    raise AssertionError(f"ended without {text!r}: {''.join(lines)}")
 
 
 def digests(place: Place) -> dict[str, str]:

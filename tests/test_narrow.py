@@ -1,5 +1,7 @@
 """Narrowing: which channels go together, what is left of a model, and a sweep over it."""
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -9,18 +11,26 @@ import keras
 import numpy as np
 import pytest
 import tf_keras
+from conftest import Place, wait_for
 
 from src.methods.layers import Layers
 from src.methods.narrow import ChannelPruning, ChannelRule, Plan, notes, scores
 from src.methods.narrow.coupling import MAKERS
-from src.methods.narrow.parts import along, parts
-from src.methods.narrow.rebuild import narrowed
+from src.methods.narrow.rebuild import narrowed, silence
 from src.models import Architecture, ds_cnn, mobilenet_v2, resnet8, small_cnn
 from src.models.checkpoint import leaves
 from src.models.mobilenet_v2 import MobileNetV2
 from src.settings.check import Unfit, UserError
+from src.store.names import PROMISES
 
 KERASES = {"Keras 2": tf_keras, "Keras 3": keras}
+SWEEP = (
+    "-m",
+    "experiment=smoke",
+    *("train.epochs=1", "narrow.epochs=2", "narrow.steps=2", "prune.epochs=1"),
+    *("benchmark.seconds=1", "benchmark.operators=false"),
+    *("narrow=none,half", "prune=none,p1", "quant=none,fiq"),
+)
 HALF = ChannelPruning(
     epochs=1,
     batch_size=16,
@@ -99,12 +109,19 @@ def channels_first(layers: Any, x: Any) -> Any:
     return layers.Conv2D(6, 1)(layers.Permute((2, 3, 1))(x))
 
 
+def normalized_images(layers: Any, x: Any) -> Any:
+    averages = layers.Normalization(mean=[0.1, -0.2, 0.3], variance=[0.5, 2.0, 1.5])
+    adapted = layers.Normalization()
+    adapted.adapt(np.random.default_rng(0).normal(0.5, 2, (50, 12, 12, 3)).astype(np.float32))
+    return layers.Conv2D(8, 3)(layers.Conv2D(8, 3)(adapted(averages(x))))
+
+
 def softmax_between(layers: Any, x: Any) -> Any:
     return layers.Conv2D(8, 1)(layers.Conv2D(6, 1, activation="softmax")(layers.Conv2D(7, 3)(x)))
 
 
 BLOCKS = (residual, squeeze_and_excitation, concatenation, separable, with_slopes, shared, with_operators)
-BLOCKS = (*BLOCKS, attention_of_places, normalized_layer, channels_first, softmax_between)
+BLOCKS = (*BLOCKS, attention_of_places, normalized_layer, channels_first, softmax_between, normalized_images)
 
 
 def nested_twice(keras_: Any) -> Any:
@@ -143,6 +160,8 @@ def awake(model: Any) -> np.ndarray:
     rng = np.random.default_rng(0)
     model.layers[-1].activation = keras.activations.linear  # a softmax would hide most of what it is given
     for layer in leaves(model).values():
+        if type(layer).__name__ == "Normalization":  # its averages
+            continue
         fans = [float(np.prod(w.shape[:-1])) for w in layer.get_weights()]
         drawn = [
             rng.normal(0, np.sqrt(2 / n), w.shape) if w.ndim > 1 else rng.uniform(0.5, 1.5, w.shape)
@@ -156,16 +175,6 @@ def awake(model: Any) -> np.ndarray:
     return images
 
 
-def silenced(plan: Plan, stays: np.ndarray) -> None:
-    """Has the channels that go count for nothing in whatever layer they enter."""
-    for slots in plan.groups.found.slots.values():
-        weights = slots.layer.get_weights()
-        for part in parts(slots) if slots.is_maker else ():
-            if part.side == "takes":
-                np.moveaxis(weights[part.weight], part.axis, 0)[~along(part, slots, stays)] = 0
-        slots.layer.set_weights(weights)
-
-
 def narrow(model: Any, config: ChannelPruning = HALF) -> tuple[Any, Plan, np.ndarray]:
     plan = Plan(model, config)
     stays = plan.stays(scores.random(plan.groups, 0), config.keep, plan.cost)
@@ -176,7 +185,7 @@ def check_exact(model: Any, config: ChannelPruning = HALF) -> Plan:
     images = awake(model)
     before = np.asarray(model(images, training=False))
     new, plan, stays = narrow(model, config)
-    silenced(plan, stays)
+    silence(plan.groups, stays)
     expected, found = (np.asarray(m(images, training=False)) for m in (model, new))
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     assert np.abs(before - expected).max() > 1e-2 * np.abs(expected).max(), "the channels that went did nothing"
@@ -302,3 +311,29 @@ def test_only_what_batch_normalization_scales_goes_by_its_scales() -> None:
     plan = Plan(model, replace(HALF, score="batch_norm"))
     assert [group.layers for group in plan.groups.groups] == [("a",)]
     assert plan.groups.whole["b"] == "no batch normalization"
+
+
+def test_a_sweep_that_is_killed_while_it_narrows_goes_on_to_the_same_bytes(
+    place: Place, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    process = place.start(*SWEEP)
+    wait_for(process, "half: small_cnn")
+    wait_for(process, "keeps")
+    process.kill()
+    process.communicate()
+    done = place.run(*SWEEP)
+    assert done.returncode == 0, done.stderr
+    found = place.variants(place.newest_sweep())
+    assert set(found) == {f"{of}-{scheme}" for of in ("none", "half", "p1", "half-p1") for scheme in ("none", "fiq")}
+    narrowed = place.store().search("tags.stage = 'narrow' and status = 'FINISHED'")
+    assert [record.name for record in narrowed] == ["half"]
+    assert narrowed[0].metrics["kept_multiply_adds"] == pytest.approx(0.5, abs=0.05)
+    assert re.search(r"conv\d \d+ → \d+", narrowed[0].tags["narrowed"])
+    pruned = place.store().search("tags.stage = 'prune' and status = 'FINISHED'")
+    for record in (*narrowed, *(record for record in pruned if record.name == "half-p1")):
+        promises = json.loads(place.store().file(record.run_id, PROMISES).read_text())
+        assert any("channels" in promise for promise in promises.values())
+    other = Place(tmp_path_factory.mktemp("undisturbed"))
+    assert other.run(*SWEEP).returncode == 0
+    again = other.variants(other.newest_sweep())
+    assert {n: r.tags["digest"] for n, r in found.items()} == {n: r.tags["digest"] for n, r in again.items()}

@@ -129,6 +129,14 @@ WRONG = [
         ["-m", "prune=none,p1", "prune.rules={layers:c,final_sparsity:0.5}"],
         "prune.rules={layers:c,final_sparsity:0.5}: takes a list: prune.rules=[{layers:c,final_sparsity:0.5}]\n",
     ),
+    # Channels that can't go.
+    (["narrow=half", "narrow.keep=0"], "narrow.keep=0: takes a number above 0 and below 1\n"),
+    (["narrow=half", "narrow.keep=1.2"], "narrow.keep=1.2: takes a number above 0 and below 1\n"),
+    (["narrow=half", "narrow.score=luck"], "narrow.score=luck: takes one of magnitude, taylor, batch_norm, random"),
+    (["narrow=half", "narrow.steps=9", "narrow.epochs=3"], "narrow: steps=9: takes at most epochs=3, which the steps"),
+    (["narrow=half", "narrow.keep=1e-6"], "half-none: narrow.keep=1e-06: takes at least 0.0"),
+    (["narrow=half", "narrow.layers.pattern=x"], "half-none: narrow.layers: takes none of the layers conv1, conv2"),
+    (["narrow=half", "narrow.rules=[{layers:x,keep:0.5}]"], "narrow.rules.layers=x: matches none of the layers conv1"),
     (["audit.compressors={a:1}"], "audit.compressors={a:1}: takes a list: audit.compressors=[{a:1}]\n"),
     (
         ["-m", "prune=p1", "prune.optimizer=adam,sgd", "prune.momentum=0.9"],

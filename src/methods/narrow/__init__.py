@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
+from src.data import preprocess
 from src.methods.fitting import Fitting
 from src.methods.layers import Layers, Rule, choose, first_matches, some, with_kernels
 from src.methods.loop import optimise
@@ -19,7 +20,7 @@ from src.methods.narrow.choice import Choice, Scope
 from src.methods.narrow.coupling import MAKERS, coupling
 from src.methods.narrow.graph import graph
 from src.methods.narrow.groups import Groups, Of
-from src.methods.narrow.rebuild import narrowed
+from src.methods.narrow.rebuild import narrowed, silence
 from src.methods.task import Task, Trained
 from src.models.checkpoint import kernels, leaves, restore, save, show
 from src.models.fitted import is_functional
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     import tf_keras
 
 log = logging.getLogger(__name__)
+
+EXACTLY = 1e-4  # of the largest output: what float32 may leave of two ways to compute one thing
 
 
 @schema(frozen=True, config=STRICT)
@@ -101,7 +104,7 @@ def channels(config: ChannelPruning, parent: Path, task: Task, checkpoint: Path)
 
     Channels that are added, multiplied or normalized together, or that one layer makes in several calls, go together.
     Before fine-tuning the model gives the outputs of its parent in which the channels that went are zero wherever they
-    enter a layer. Zeros that the parent promises stay zeros, where their channels stay.
+    enter a layer, which is tried. Zeros that the parent promises stay zeros, where their channels stay.
 
     Raises `Unfit` where no channel can go, or not as many as `keep` takes.
     """
@@ -112,14 +115,16 @@ def channels(config: ChannelPruning, parent: Path, task: Task, checkpoint: Path)
     history: list[dict[str, float]] = []
     kept = 1.0
     for step in range(config.steps):
+        log.info("  ranks channels: %s", config.score)
         plan = Plan(model, config)
         stays = plan.stays(_scores(plan, model, task), config.keep ** ((step + 1) / config.steps), whole)
         kept = plan.groups.cost(config.of, stays) / whole
-        model = narrowed(model, plan.groups, stays)
+        model = _narrowed(model, plan, stays, task)
         log.info("  keeps %.1f %% of the %s", 100 * kept, config.of.replace("_", "-"))
         epochs = config.epochs * (step + 1) // config.steps - config.epochs * step // config.steps
+        of_step = replace(config, steps=1, epochs=epochs, warmup_epochs=config.warmup_epochs * epochs / config.epochs)
         held = [path for path, promise in task.promises.items() if promise.zeros]
-        for epoch in optimise(model, task, replace(config, epochs=epochs), _masks(model, held)):
+        for epoch in optimise(model, task, of_step, _masks(model, held)):
             history.append({**epoch, "epoch": len(history)})
     save(model, checkpoint)
     changed = {path: count for path, count in _channels(model).items() if count != sizes[path]}
@@ -137,6 +142,20 @@ def channels(config: ChannelPruning, parent: Path, task: Task, checkpoint: Path)
             Ended("distinct", "fine-tuning moves values apart"),
         ),
     )
+
+
+def _narrowed(model: "tf_keras.Model", plan: Plan, stays: np.ndarray, task: Task) -> "tf_keras.Model":
+    """The narrowed model, once it has given what `model` does without the channels that go; `model` is changed. Raises
+    `ValueError` where it does not."""
+    new = narrowed(model, plan.groups, stays)
+    silence(plan.groups, stays)
+    images = preprocess(task.dataset.validation.read(np.arange(min(4, len(task.dataset.validation)))), task.preprocess)
+    expected, found = (np.asarray(each(images, training=False)) for each in (model, new))
+    if not (difference := np.abs(found - expected).max()) <= EXACTLY * np.abs(expected).max():
+        raise ValueError(
+            f"the narrowed model is not what was left of the whole one: outputs differ by {difference:.2g}"
+        )
+    return new
 
 
 def notes(config: ChannelPruning, model: "tf_keras.Model") -> tuple[str, ...]:

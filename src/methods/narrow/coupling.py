@@ -39,7 +39,7 @@ SPATIAL = {
     f"{name}{n}d"
     for n in (1, 2, 3)
     for name in ("maxpooling", "averagepooling", "zeropadding", "cropping", "upsampling", "globalaveragepooling")
-} | {"globalmaxpooling1d", "globalmaxpooling2d", "globalmaxpooling3d"}
+} | {"globalmaxpooling1d", "globalmaxpooling2d", "globalmaxpooling3d", "resizing"}
 ACTIVATIONS = ELEMENTWISE | {"hard_swish", "relu_6"}
 
 

@@ -26,9 +26,21 @@ def narrowed(model: Any, groups: Groups, stays: np.ndarray) -> Any:
             new[path].set_weights(_weights(slots, stays))
         else:
             new[path].set_weights(layer.get_weights())
+        if hasattr(new[path], "finalize_state"):  # of Normalization, for its averages
+            new[path].finalize_state()
     if batch := getattr(model, BATCH, None):
         made.batch = batch
     return made
+
+
+def silence(groups: Groups, stays: np.ndarray) -> None:
+    """Has the channels that go count for nothing in whatever layer of the whole model they enter."""
+    for slots in groups.found.slots.values():
+        values = slots.layer.get_weights()
+        for part in parts(slots) if slots.is_maker else ():
+            if part.side == "takes":
+                np.moveaxis(values[part.weight], part.axis, 0)[~along(part, slots, stays)] = 0
+        slots.layer.set_weights(values)
 
 
 def _size_of(layer: Any) -> str:
@@ -38,8 +50,6 @@ def _size_of(layer: Any) -> str:
 
 def _weights(slots: Any, stays: np.ndarray) -> list[np.ndarray]:
     values = slots.layer.get_weights()
-    places = {id(weight): i for i, weight in enumerate(slots.layer.weights)}
-    assert len(places) == len(values)
     for part in parts(slots):
         values[part.weight] = np.compress(along(part, slots, stays), values[part.weight], part.axis)
     return values

@@ -16,7 +16,7 @@ from src.models.head import head_of
 from src.models.kerases import keras_of, tensors
 from src.settings.sections import Augment
 
-IMAGES, BATCH = 1024, 16  # of the training images, for `taylor`
+IMAGES, BATCH = 256, 16  # of the training images, for `taylor`
 
 
 class _Kernel(NamedTuple):
