@@ -105,7 +105,7 @@ class Audit:
         factor of a rescaling, and tensors of nothing but zeros, which the converter adds where a layer has no bias and
         where a recurrent one begins: of them the schemes hold more or fewer.
 
-        Only where the converter unrolls a recurrent layer for full integers, it holds the bias twice."""
+        Only where the converter unrolls a recurrent layer for full integers, each step has biases of its own."""
         own = (tensor for tensor in self.tensors if tensor.shape and tensor.stored_as is None)
         return sum(tensor.values for tensor in own if tensor.zeros < tensor.values)
 
