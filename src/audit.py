@@ -78,6 +78,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def as_data(found: Audit) -> dict[str, Any]:
     sums = {"values": found.values, "zeros": found.zeros, "weight_bytes": found.weight_bytes}
+    sums |= {"parameters": found.parameters}
     return plain(found) | {"layers": plain(found.layers)} | sums
 
 
@@ -120,6 +121,9 @@ def notes(found: Audit) -> Iterator[str]:
     yield f"Takes {_ports(found.inputs)}; gives {_ports(found.outputs)}."
     if len(found.signatures) > 1:
         yield f"Signatures: {shown(', '.join(found.signatures), LONGEST)}."
+    still_open = any(-1 in port.shape[1:] for port in found.inputs)
+    counted = f"{found.parameters:,} parameters, {found.multiply_adds:,} multiply-adds an inference"
+    yield counted + (", where a size that is open is 1." if still_open else ".")
     if not found.tensors:
         yield f"No weights to be seen; {found.tflite_bytes:,} bytes, {found.gzip_bytes:,} under gzip."
     if custom := [operator.name for operator in found.operators if operator.custom]:

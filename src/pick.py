@@ -14,7 +14,7 @@ from src.machine import system as machine
 from src.results import recorded
 from src.results.choose import MINIMIZE, Candidate, Constraints, candidates
 from src.results.logged import logged_model
-from src.results.report.numbers import interval, percent, points, size, three, times
+from src.results.report.numbers import count, interval, percent, points, size, three, times
 from src.results.variant import Result
 from src.settings import credentials
 from src.settings.check import STRICT
@@ -108,7 +108,8 @@ def _serve(uri: str, model: str) -> str:
 def _why_not(every: Sequence[Candidate], wanted: Settings) -> list[str]:
     minimized = MINIMIZE[wanted.minimize]
     best = every[0].result.metrics.get(minimized, 0.0)
-    show = (lambda value: f"{three(value)} ms") if wanted.minimize == "latency" else size
+    shown = {"latency": lambda value: f"{three(value)} ms", "multiply_adds": lambda n: f"{count(n)} multiply-adds"}
+    show = shown.get(wanted.minimize, size)
     width = max(len(candidate.result.label) for candidate in every)
     others = every if every[0].refused else every[1:]
     lines = ["not chosen"] if others else []
@@ -138,6 +139,7 @@ def _reported(chosen: Result, sweep: str, wanted: Settings) -> list[str]:
         f"class       {_worst_class(chosen, wanted)}",
         f"size        {size(m['gzip_bytes'])} gzip, {times(1 / m['gzip_ratio'])} × smaller; "
         f"{size(m['tflite_bytes'])} as it is",
+        *([f"computes    {count(m['multiply_adds'])} multiply-adds an inference"] if "multiply_adds" in m else []),
         f"latency     {_speed(chosen)}",
     ]
 

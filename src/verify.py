@@ -32,7 +32,7 @@ from src.settings.head import Head
 from src.settings.sections import Benchmark as BenchmarkSettings
 from src.settings.sections import Compare, Tracking
 from src.store.artifacts import Record, Unusable, sha256
-from src.store.names import AUDIT, NO_NUMBER, PREPROCESSING, SPLITS, artifact_path, predictions_path
+from src.store.names import AUDIT, MEASURED, NO_NUMBER, PREPROCESSING, SPLITS, artifact_path, predictions_path
 from src.store.store import Store
 
 USAGE = """\
@@ -210,7 +210,9 @@ def _again(record: Record, store: Store) -> tuple[Again, list[str]]:
     metrics |= {"balanced_accuracy": predictions["test"].balanced_accuracy}
     counted = {f"{name}{NO_NUMBER}": each.no_number for name, each in predictions.items()}
     metrics |= {name: count for name, count in counted.items() if count or name in record.metrics}
-    metrics |= {"tflite_bytes": found.tflite_bytes, "gzip_bytes": found.gzip_bytes, "sparsity": found.sparsity or 0.0}
+    for name, value in audit.numbers(found).items():
+        if name in MEASURED or name in record.metrics:  # a run may be of before some of these were counted
+            metrics[name] = value
     return Again(artifact, predictions, metrics), problems
 
 

@@ -32,6 +32,7 @@ ROWS = [
     row("sure", 0.005, 300.0, 1.0),
     row("fast", 0.008, 400.0, 0.2),
     row("untimed", 0.001, 350.0, None),
+    row("narrow", 0.01, 800.0, 3.0, multiply_adds=1e6),
     row("broken", 0.0, 1.0, failed="can't be run: crashes the interpreter (SIGSEGV)"),
 ]
 
@@ -44,6 +45,7 @@ ROWS = [
         ({"max_drop": 0.05}, "small"),
         ({"minimize": "latency"}, "fast"),
         ({"minimize": "tflite_bytes"}, "sure"),
+        ({"minimize": "multiply_adds"}, "narrow"),
         ({"max_latency_ms": 0.5}, "fast"),
         ({"max_gzip": "0.3kB"}, "sure"),
     ],
@@ -69,9 +71,12 @@ def test_each_other_one_is_refused_for_a_reason_that_says_by_how_much() -> None:
 
 def test_what_is_nearer_comes_first_and_what_can_not_be_measured_last() -> None:
     found = candidates(ROWS, Constraints(max_gzip="350B", max_latency_ms=0.8))
-    # 400 of 350 bytes; 1 ms of 0.8; 3 points of 1; then what has no latency or can't be run, the smaller first.
-    assert [candidate.result.variant for candidate in found] == ["fast", "sure", "small", "broken", "untimed"]
-    assert [candidate.excess for candidate in found] == pytest.approx([400 / 350, 1 / 0.8, 3, math.inf, math.inf])
+    # 400 of 350 bytes; 1 ms of 0.8; 3 points of 1; 3 ms of 0.8; then what has no
+    # latency or can't be run, the smaller first.
+    assert [candidate.result.variant for candidate in found] == ["fast", "sure", "small", "narrow", "broken", "untimed"]
+    assert [candidate.excess for candidate in found] == pytest.approx(
+        [400 / 350, 1 / 0.8, 3, 3 / 0.8, math.inf, math.inf]
+    )
 
 
 def alone(settings: dict[str, Any], **more: Any) -> Candidate:
@@ -114,6 +119,8 @@ def alone(settings: dict[str, Any], **more: Any) -> Candidate:
         ({"minimize": "latency"}, {"latency_ms": None}, ("has no latency_ms_median",), math.inf),
         ({"minimize": "latency"}, {"latency_ms": 0.0}, (), 0),
         ({"minimize": "latency"}, {"latency_ms": None, "high": 0.02}, None, 2),
+        ({"minimize": "multiply_adds"}, {}, ("has no multiply_adds",), math.inf),
+        ({"minimize": "multiply_adds"}, {"multiply_adds": 1e6}, (), 0),
         ({}, {"failed": "can't be run", "high": 0.5}, ("can't be run",), math.inf),
         ({}, {"no_number": "gives no number"}, ("gives no number",), math.inf),
         ({}, {"validation_accuracy_drop": None}, ("was not compared on the validation split",), math.inf),

@@ -116,15 +116,17 @@ def test_it_is_kept_with_the_figures_in_the_parent_run(twelve, html: Path) -> No
     store = place.store()
     sweep = min(store.search("tags.kind = 'sweep'"), key=lambda sweep: sweep.started)
     assert store.file(sweep.run_id, "report.html").read_text() == html.read_text()
-    for name in ("accuracy_over_size", "latency"):
+    for name in ("accuracy_over_size", "accuracy_over_latency", "latency"):
         assert store.file(sweep.run_id, f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+    # Pruning and quantization multiply as often as the dense baseline.
+    assert not store.file(sweep.run_id, "figures/latency.png").with_stem("accuracy_over_multiply_adds").exists()
 
 
 def test_every_part_of_it_is_there(html: Path) -> None:
     text = html.read_text()
     for heading in (
-        "Accuracy over size", "Latency", "Verdicts", "Size by layer", "Transforms and quantization together", "Lineage",
-        "To repeat it",
+        "Accuracy over size", "Accuracy over latency", "Latency", "Verdicts", "Size by layer",
+        "Transforms and quantization together", "Lineage", "To repeat it",
     ):  # fmt: skip
         assert f"<h2>{heading}</h2>" in text
     assert "python -m src.run -m experiment=smoke" in text
@@ -248,12 +250,72 @@ def test_figures_of_many_trainings_are_drawn_side_by_side_and_are_the_same() -> 
 
 def test_forty_variants_leave_no_label_on_another() -> None:
     many = rows(*((f"p{i}-drq", i % 7, 1e5 * (1 + i % 11 / 10)) for i in range(40)))
-    figure = figures.accuracy_over_size(Comparison("", many), 0.01, 0.95, "narrow")
+    figure = figures.accuracy_over(figures.AXES["accuracy_over_size"], Comparison("", many), 0.01, 0.95, "narrow")
     figure.draw_without_rendering()
     texts = [text for text in figure.axes[0].texts if text.get_text()]
     boxes = [text.get_window_extent() for text in texts]
     assert len(texts) >= 3
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+def costing(*costs: tuple[float, float]) -> tuple[Result, ...]:
+    """A dense baseline and variants of so many multiply-adds and milliseconds."""
+    made = rows(*((f"n{i}-drq", i, 2e5) for i in range(len(costs) - 1)))
+    return tuple(
+        dataclasses.replace(
+            result, metrics={**result.metrics, "parameters": 5e4, "multiply_adds": count, "latency_ms_median": ms}
+        )
+        for result, (count, ms) in zip(made, costs, strict=True)
+    )
+
+
+def test_accuracy_is_drawn_over_each_cost_in_which_variants_differ() -> None:
+    def drawn_of(results: tuple[Result, ...]) -> list[str]:
+        return list(figures.figures(Comparison("", results, IMAGES), Compare()))
+
+    assert drawn_of(rows(("p1-drq", 1, 2e5))) == ["accuracy_over_size"], "of before there were counts, and not timed"
+    assert drawn_of(costing((4e6, 2), (4e6, 1))) == ["accuracy_over_size", "accuracy_over_latency"]
+    assert drawn_of(costing((4e6, 2), (1e6, 1))) == [
+        *("accuracy_over_size", "accuracy_over_multiply_adds", "accuracy_over_latency")
+    ]
+    one_uncounted = (*costing((4e6, 2), (1e6, 1)), *rows(("old-drq", 1, 3e5))[1:])
+    assert "accuracy_over_multiply_adds" in drawn_of(one_uncounted)
+
+
+def test_each_figure_of_accuracy_says_its_numbers_and_its_front_in_words() -> None:
+    results = costing((4.25e6, 2), (1.5e6, 0.75), (1.5e6, 1.25))
+    sweep = Findings("sweep", "today", (Comparison("", results, IMAGES),), Compare(), {"what": "x"})
+    text = page(sweep, drawn(sweep))
+    assert re.findall(r'<figure role="group" aria-label="([^"]*)"', text) == [
+        "none-none: 90.0 % at 1.00 MB; n0-drq: 90.0 % at 200.0 kB; n1-drq: 89.9 % at 200.0 kB",
+        "none-none: 90.0 % at 4.25 M multiply-adds; n0-drq: 90.0 % at 1.50 M multiply-adds; "
+        "n1-drq: 89.9 % at 1.50 M multiply-adds",
+        "none-none: 90.0 % at 2.00 ms; n0-drq: 90.0 % at 0.75 ms; n1-drq: 89.9 % at 1.25 ms",
+    ]
+    ticks = [set(re.findall(r">([^<>]+)</text>", figure)) for figure in re.findall(r"<figure.*?</figure>", text, re.S)]
+    assert {"1 MB"} < ticks[0]
+    assert {"2 M", "multiply-adds of an inference"} < ticks[1]
+    assert {"1", "2", "median latency, ms"} < ticks[2]
+    # n0-drq is nowhere beaten, so that there is no line to explain.
+    assert "Pareto" not in text
+
+
+@pytest.mark.parametrize("axis", figures.AXES.values(), ids=figures.AXES)
+@pytest.mark.parametrize(("low", "high"), [(1.04, 1.13), (6.3, 6.5), (0.0123, 0.0125), (1, 1000)])
+def test_an_axis_has_ticks_however_close_the_costs_are(axis: figures.Axis, low: float, high: float) -> None:
+    scale = 1 if axis.metric == "latency_ms_median" else 1e7
+    results = [
+        dataclasses.replace(result, metrics={**result.metrics, axis.metric: scale * cost})
+        for result, cost in zip(rows(("p1-drq", 1, 2e5)), (low, high), strict=True)
+    ]
+    for style in ("wide", "narrow"):
+        figure = figures.accuracy_over(axis, Comparison("", tuple(results)), 0.01, 0.95, style)
+        written = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        assert 2 <= len(written) == len(set(written)) <= 10
+
+
+def test_numbers_of_parameters_and_multiply_adds_are_short() -> None:
+    assert [numbers.count(n) for n in (0, 999, 57_482, 12_501_632, 4.1e9)] == ["0", "999", "57.5 k", "12.5 M", "4.10 G"]
 
 
 @pytest.mark.parametrize(
@@ -317,3 +379,31 @@ def test_a_table_of_twelve_fits_80_columns() -> None:
     lines = printed.get().splitlines()
     assert len(lines) == 3, "no cell is folded"
     assert max(map(len, lines)) <= 80
+
+
+def test_parameters_and_multiply_adds_are_in_the_table_where_there_is_room_and_on_the_page() -> None:
+    from rich.console import Console
+
+    results = [*costing((4.25e6, 2), (1.5e6, 0.75)), Result("n1-drq", failed="it broke")]
+
+    def printed(width: int) -> list[str]:
+        console = Console(width=width)
+        with console.capture() as captured:
+            tables.print_table(results, console, 0.95)
+        return captured.get().splitlines()
+
+    assert max(map(len, printed(80))) <= 80
+    assert [line.split()[-1] for line in printed(80)][:1] == ["faster"]
+    heading, _, dense, narrow, failed = printed(200)
+    assert heading.split()[-2:] == ["parameters", "multiply-adds"]
+    assert dense.endswith("50.0 k        4.25 M")
+    assert narrow.endswith("50.0 k        1.50 M")
+    assert failed.split() == ["n1-drq", "failed"]
+    assert "| 50.0 k | 1.50 M |" in tables.markdown(results, 0.95)
+    sweep = Findings("sweep", "today", (Comparison("", tuple(results), IMAGES),), Compare(), {"what": "x"})
+    text = page(sweep, drawn(sweep))
+    assert '<td data-value="1500000.0">1.50 M <small>50.0 k</small></td>' in text
+    assert "1.50 M multiply-adds, 50.0 k parameters" in text
+    headings = text.count('<th scope="col"')
+    for row in re.findall(r"<tr.*?</tr>", text.partition("<tbody>")[2].partition("</tbody>")[0], re.S):
+        assert row.count("<td") == headings

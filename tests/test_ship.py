@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -32,6 +33,8 @@ from src.settings.check import UserError
 from src.store import registry
 from src.store.artifacts import Record, sha256
 from src.store.names import MEASURED, PREPROCESSING, artifact_path
+
+COUNTED = ("parameters", "multiply_adds")  # that runs of before did not have
 
 
 def first_sweep(place: Place) -> Record:
@@ -62,7 +65,7 @@ WRONG = [
     ("pick", ["max_drop=little"], "max_drop=little: takes a number of at least 0 and below 1"),
     ("pick", ["max_gzip=2apples"], "max_gzip: got 2apples, takes bytes, such as 2MB, 500kB or 1.5MiB"),
     ("pick", ["max_latency_ms=0"], "max_latency_ms=0: takes a number above 0"),
-    ("pick", ["minimize=accuracy"], "minimize=accuracy: takes one of gzip_bytes, latency, tflite_bytes"),
+    ("pick", ["minimize=accuracy"], "minimize=accuracy: takes one of gzip_bytes, latency, multiply_adds, tflite_bytes"),
     ("pick", ["maxdrop=1"], "maxdrop: no such key; takes max_drop, max_class_drop, minimize"),
     ("pick", ["latest"], "latest: takes settings as KEY=VALUE, and --help"),
     ("pick", ["sweep=latest"], "tracking.uri=sqlite:///mlruns/mlflow.db: no such store"),
@@ -379,10 +382,35 @@ def test_everything_that_was_recorded_holds(twelve) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     # The dense baseline: what is measured of every variant, and its ECE. The others: the same, four intervals of a
     # drop (test, validation, worst class on each), two p-values, flips both ways, agreement, ECE, ratio of sizes.
-    dense = len(MEASURED) + 1
+    dense = len({*MEASURED, *COUNTED}) + 1
     assert f"none-none: {dense} numbers hold" in done.stdout
     assert f"p2-fiq: {dense + 4 * 3 + 7} numbers hold" in done.stdout
     assert done.stdout.rstrip().endswith(f"all {12 * dense + 11 * 19} numbers hold")
+
+
+def test_a_store_of_before_there_were_counts_is_read_as_it_is(twelve, tmp_path: Path, capsys) -> None:
+    """Verified are the numbers that it has, and what asks for others says so."""
+    shutil.copytree(twelve[0].folder / "mlruns", tmp_path / "mlruns")
+    place = Place(tmp_path)
+    sweep, store = first_sweep(place), place.store()
+    with sqlite3.connect(tmp_path / "mlruns/mlflow.db") as database:
+        for table in ("metrics", "latest_metrics"):
+            assert database.execute(f"DELETE FROM {table} WHERE key IN ('parameters', 'multiply_adds')").rowcount
+    comparison = store.file(sweep.run_id, "comparison.json")
+    whole = json.loads(comparison.read_text())
+    for row in whole["variants"]:
+        assert row.pop("parameters") == 57_482
+        assert row.pop("multiply_adds") > 57_482
+    comparison.write_text(json.dumps(whole))
+    again = [sweep.name, twelve[0].newest_sweep().name]
+    here(place, "verify", f"sweep={sweep.name}")
+    assert f"none-none: {len(MEASURED) + 1} numbers hold" in capsys.readouterr().out
+    here(place, "pick", f"sweep={sweep.name}", "register=false", "max_drop=0.9", "max_class_drop=1")
+    assert "multiply-adds" not in capsys.readouterr().out
+    with pytest.raises(frame.Refused, match="has no multiply_adds"):
+        here(place, "pick", f"sweep={sweep.name}", "register=false", "minimize=multiply_adds", "max_drop=0.9")
+    if again[0] != again[1]:
+        here(place, "compare", f"sweep={','.join(again)}")
 
 
 def test_a_flipped_byte_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> None:
@@ -397,7 +425,7 @@ def test_a_flipped_byte_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> 
         file.write_bytes(whole)
     said = capsys.readouterr().out
     assert "none-f16: does not hold\n  model/none-f16.tflite: SHA-256 is " in said
-    assert f"none-none: {len(MEASURED) + 1} numbers hold" in said
+    assert f"none-none: {len({*MEASURED, *COUNTED}) + 1} numbers hold" in said
 
 
 def test_a_cut_description_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> None:

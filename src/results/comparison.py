@@ -119,12 +119,12 @@ def ordered(results: Sequence[Result]) -> list[Result]:
     )
 
 
-def front(results: Sequence[Result]) -> set[str]:
-    """Variants of one training that no other beats in both test accuracy and gzip bytes (Pareto)."""
-    there = [result for result in results if result.measured]
+def front(results: Sequence[Result], cost: str = "gzip_bytes") -> set[str]:
+    """Variants of one training that no other beats in both test accuracy and `cost`, a metric (Pareto)."""
+    there = [result for result in results if result.measured and cost in result.metrics]
     if not there:
         return set()
-    costs = np.array([[result.metrics["gzip_bytes"], -result.metrics["test_accuracy"]] for result in there])
+    costs = np.array([[result.metrics[cost], -result.metrics["test_accuracy"]] for result in there])
     return {result.variant for result, on in zip(there, stats.pareto_front(costs), strict=True) if on}
 
 

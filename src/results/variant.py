@@ -20,7 +20,7 @@ ENDS = ("", "_low", "_high")
 # The order of columns in comparison.csv; other metrics follow by name.
 COLUMNS = (
     *("train_accuracy", "validation_accuracy", "test_accuracy", "balanced_accuracy"),
-    *("tflite_bytes", "gzip_bytes", "sparsity", "ece"),
+    *("tflite_bytes", "gzip_bytes", "sparsity", "parameters", "multiply_adds", "ece"),
     *("latency_ms_mean", "latency_ms_std", "latency_ms_median", "latency_ms_p90"),
     *("load_ms", "first_inference_ms", "peak_memory_bytes"),
     *("test_accuracy_drop", "validation_accuracy_drop", "mcnemar_p", "mcnemar_p_holm"),

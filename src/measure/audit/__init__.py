@@ -15,6 +15,7 @@ from src.measure import tflite
 from src.measure.audit.asked import differences
 from src.measure.audit.compressors import COMPRESSORS, gzip_bytes
 from src.measure.audit.contents import Audit
+from src.measure.audit.multiply_adds import multiply_adds
 from src.measure.audit.weights import read
 from src.measure.names import AUDIT
 from src.measure.probe import Found, Subject
@@ -32,13 +33,11 @@ class Settings:
 
 
 def probe(subject: Subject, settings: Settings) -> Found:
-    """Bytes and zeros of the file, and where it is not what was asked for; leaves all that was found."""
+    """Numbers of the file, and where it is not what was asked for; leaves all that was found."""
     found = audit(subject.artifact, attribute=True, compressors=settings.compressors)
     content = plain(found) | {"layers": plain(found.layers)}
     (subject.folder / AUDIT).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    yield "tflite_bytes", found.tflite_bytes
-    yield "gzip_bytes", found.gzip_bytes
-    yield "sparsity", found.sparsity or 0.0
+    yield from numbers(found).items()
     for name, size in found.compressors.items():
         yield f"{name}_bytes", size
     yield "audit", " ".join([*subject.asked.notes, *differences(found, subject.asked)]) or "as asked for"
@@ -47,6 +46,17 @@ def probe(subject: Subject, settings: Settings) -> Found:
     yield "float_operators", _counted(operator.name for operator in found.operators if operator.computes == "float")
     if found.random_operators:
         yield "random_operators", ", ".join(found.random_operators)
+
+
+def numbers(found: Audit) -> dict[str, float]:
+    """Of every artifact, by the names of their metrics."""
+    return {
+        "tflite_bytes": found.tflite_bytes,
+        "gzip_bytes": found.gzip_bytes,
+        "sparsity": found.sparsity or 0.0,
+        "parameters": found.parameters,
+        "multiply_adds": found.multiply_adds,
+    }
 
 
 def audit(path: Path, attribute: bool = False, compressors: Sequence[str] = ()) -> Audit:
@@ -82,6 +92,7 @@ def audit(path: Path, attribute: bool = False, compressors: Sequence[str] = ()) 
             output_dtype=_dtypes(outputs),
             tensors=tuple(tensors),
             operators=tuple(operators),
+            multiply_adds=multiply_adds(model),
             compressors={name: future.result() for name, future in others.items()},
             inputs=inputs,
             outputs=outputs,

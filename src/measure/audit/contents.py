@@ -74,7 +74,7 @@ class Operator:
 class Audit:
     """What was found. `sparsity` is the share of zeros over all weights, None where no weight is to be seen;
     `compressors` holds bytes by compressor. `inputs` and `outputs` are those of the first subgraph, and their dtypes
-    "nothing" where there are none.
+    "nothing" where there are none. `multiply_adds` are those of one inference, see `multiply_adds()`.
     """
 
     tflite_bytes: int
@@ -84,6 +84,7 @@ class Audit:
     output_dtype: str
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
+    multiply_adds: int = 0
     compressors: Mapping[str, int] = field(default_factory=dict)
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
@@ -96,6 +97,17 @@ class Audit:
     @property
     def zeros(self) -> int:
         return sum(tensor.zeros for tensor in self.tensors)
+
+    @property
+    def parameters(self) -> int:
+        """Values of kernels and biases that the file holds, batch normalization folded into them: as many in every
+        scheme. What is equal and held once counts once. Left out are single numbers without a dimension, such as the
+        factor of a rescaling, and tensors of nothing but zeros, which the converter adds where a layer has no bias and
+        where a recurrent one begins: of them the schemes hold more or fewer.
+
+        Only where the converter unrolls a recurrent layer for full integers, each step has biases of its own."""
+        own = (tensor for tensor in self.tensors if tensor.shape and tensor.stored_as is None)
+        return sum(tensor.values for tensor in own if tensor.zeros < tensor.values)
 
     @property
     def weight_bytes(self) -> int:

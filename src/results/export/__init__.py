@@ -14,7 +14,7 @@ import numpy as np
 
 from src.data import decode
 from src.methods.converters import without_xnnpack
-from src.results.report.numbers import interval, percent, points, size, three, times
+from src.results.report.numbers import count, interval, percent, points, size, three, times
 from src.results.variant import Result
 from src.store.artifacts import Record, sha256
 
@@ -99,6 +99,8 @@ def _numbers(result: Result) -> Iterator[tuple[str, str]]:
     yield "size", f"{size(m['tflite_bytes'])}, {size(m['gzip_bytes'])} gzip"
     if "gzip_ratio" in m:
         yield "smaller than the dense baseline", f"{times(1 / m['gzip_ratio'])} × (gzip)"
+    if "multiply_adds" in m:
+        yield "parameters, multiply-adds of an inference", f"{count(m['parameters'])}, {count(m['multiply_adds'])}"
     if "latency_ms_median" in m:
         yield "latency", f"median {three(m['latency_ms_median'])} ms, p90 {three(m['latency_ms_p90'])} ms"
     if speedup := result.speedup:

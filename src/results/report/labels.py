@@ -34,8 +34,8 @@ def label(figure: Figure, axes: Any, names: Sequence[str], at: np.ndarray, look:
     for name, point, where in itertools.islice(zip(names, points, at, strict=True), MOST_NAMES):
         text = _written(axes, short(name, 16 if look.narrow else 30), where, look)
         box = text.get_window_extent(renderer)
-        # A browser's font may be a little wider than the one that is measured here.
-        width, height = box.width * 1.06, box.height
+        # A browser's font may be a little wider than the one that is measured here, and its lines higher.
+        width, height = box.width * 1.06, box.height * 1.1
         offsets = list(_places(half, width, height))
         towards = np.array([[dx, dy] for dx, dy, _ in offsets])
         left_of = np.outer([_LEFT_OF[anchor] for *_, anchor in offsets], [width, 0])

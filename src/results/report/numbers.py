@@ -37,6 +37,14 @@ def size(count: float) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count:.0f} B"
 
 
+def count(number: float) -> str:
+    """Of parameters or multiply-adds, with three significant digits: 12.5 M."""
+    for power, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= power:
+            return f"{digits(number / power)} {unit}"
+    return f"{number:.0f}"
+
+
 def times(ratio: float) -> str:
     """How many times, with three significant digits: 1.36, 10.2, 0.00117."""
     return digits(ratio)

@@ -12,7 +12,7 @@ import numpy as np
 
 from src.results.comparison import Comparison, Findings, duplicates, front
 from src.results.report import numbers
-from src.results.report.figures import described
+from src.results.report.figures import AXES, described
 from src.results.report.look import MARKERS, kind
 from src.results.report.rendering import Drawn, picture
 from src.results.report.sentences import answer, sentence
@@ -52,8 +52,11 @@ def _view(comparison: Comparison, drawn: Mapping[str, Sequence[str]], findings: 
         "answer": answered.variant if answered else None,
         "drawn": drawn,
         "measured": measured,
-        "described": described(measured),
-        "front": front(comparison.results),
+        "accuracies": [
+            (name, axis, described(measured, axis), len(front(comparison.results, axis.metric)))
+            for name, axis in AXES.items()
+            if name in drawn
+        ],
         "layers": _layers(measured),
         "effects": _effects(comparison),
         "damaged": [(damaged, _data_uri(damaged.pixels)) for damaged in comparison.damaged],
@@ -119,7 +122,9 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {name: getattr(numbers, name) for name in ("points", "interval", "percent", "three")}
+    environment.filters |= {
+        name: getattr(numbers, name) for name in ("points", "interval", "percent", "three", "count")
+    }
     environment.filters |= {"plain": "{:g}".format, "cost": lambda drop: numbers.points(drop).removeprefix("+")}
     environment.filters |= {"size": numbers.size, "times": numbers.times, "kind": kind}
     return environment.get_template("page.html.jinja")

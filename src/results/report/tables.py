@@ -13,39 +13,59 @@ from rich.table import Table
 
 from src.results import conditions
 from src.results.comparison import Findings
-from src.results.report.numbers import interval, percent, points, size, three, times
+from src.results.report.numbers import count, interval, percent, points, size, three, times
 from src.results.variant import Result, to_entries, to_rows
 from src.settings.plain import plain
 
-HEADINGS = ("variant", "test %", "drop [95 %]", "verdict", "gzip", "smaller", "ms", "faster")
+HEADINGS = (
+    "variant",
+    "test %",
+    "drop [95 %]",
+    "verdict",
+    "gzip",
+    "smaller",
+    "ms",
+    "faster",
+    "parameters",
+    "multiply-adds",
+)
+AT_80_COLUMNS = 8  # of these, the first
 SETTING = re.compile(r" ([\w.+~]+)=")  # in the name of a variant that shares the rest of it with another
 # A rule below the headings and nothing else: a column of air between columns is all that 80 columns leave.
 RULE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 
 
 def print_table(results: Sequence[Result], console: Console, confidence: float) -> None:
-    """A table that fits 80 columns. Of settings in the names of variants only the values are shown where there is no
-    room for more, and the keys below."""
+    """A table that fits 80 columns: where there is no room for more, without the last columns; then with the values
+    only of settings in the names of variants, and the keys below."""
+
+    def fits(table: Table) -> bool:
+        return console.measure(table, options=console.options.update(width=1000)).maximum <= console.width
+
     for training in dict.fromkeys(result.training for result in results):
         of_training = [result for result in results if result.training == training]
-        table, keys = _table(of_training, confidence), list[str]()
-        if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
+        table, keys = _table(of_training, confidence, len(HEADINGS)), list[str]()
+        if not fits(table):
+            table = _table(of_training, confidence, AT_80_COLUMNS)
+        if not fits(table):
             keys = list(dict.fromkeys(", ".join(SETTING.findall(result.variant)) for result in of_training))
             values = [replace(result, variant=SETTING.sub(" ", result.variant)) for result in of_training]
-            table = _table(values, confidence)
+            table = _table(values, confidence, AT_80_COLUMNS)
         console.print(table)
         if told := "; ".join(filter(None, keys)):
             console.print(f"after the names: {told}", markup=False)
 
 
-def _table(results: Sequence[Result], confidence: float) -> Table:
+def _table(results: Sequence[Result], confidence: float, columns: int) -> Table:
     title = results[0].training or None
     table = Table(box=RULE, title=title, title_justify="left", show_edge=False, padding=0)
-    for heading in _headings(confidence):
+    for heading in _headings(confidence)[:columns]:
         left = heading in ("variant", "verdict")
         table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "variant", overflow="fold")
     for result in results:
-        table.add_row(*_cells(result), style="bold" if result.is_baseline else "red" if result.failed else None)
+        table.add_row(
+            *_cells(result)[:columns], style="bold" if result.is_baseline else "red" if result.failed else None
+        )
     return table
 
 
@@ -110,4 +130,5 @@ def _cells(result: Result) -> tuple[str, ...]:
         smaller,
         latency,
         faster,
+        *(count(m[name]) if name in m else "" for name in ("parameters", "multiply_adds")),
     )
