@@ -117,7 +117,10 @@ absl.logging.PythonHandler.close = logging.Handler.close
 
 
 # The files whose tests take longest: they begin first, so that at the end no process of pytest has one left alone.
-LONGEST = ("test_faults", "test_sweep", "test_saved", "test_worker", "test_terminal", "test_ship", "test_run")
+LONGEST = (
+    *("test_zoo", "test_faults", "test_damaged_files", "test_architectures", "test_heads", "test_images", "test_sweep"),
+    *("test_saved", "test_served", "test_worker", "test_terminal", "test_ship", "test_run"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
