@@ -13,10 +13,10 @@ STAMP  := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
 MOVED  := $(shell [ ! -s '$(STAMP)' ] || [ "$$(cat '$(STAMP)')" -ef '$(VENV)' ] || echo moved)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep pick serve export verify test test-all mutants lint format ui clean lock moved
+.PHONY: help setup sweep pick serve export verify test test-all exhaustive mutants lint format ui clean lock moved
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv from the lock (EXTRAS=dev,gpu for CUDA; also joblib, ray, submitit, tfds, postgres, zstd, mutants)
 
@@ -46,7 +46,11 @@ test: $(STAMP)  ## the tests (ARGS="-k name" for some)
 	$(PYTEST) $(ARGS)
 
 test-all: $(STAMP)  ## the tests, and then those that take minutes
-	$(PYTEST) $(ARGS); short=$$?; $(PYTEST) --dist worksteal -m long $(ARGS) && exit $$short
+	$(PYTEST) $(ARGS); short=$$?; $(PYTEST) --dist worksteal -m "long and not exhaustive" $(ARGS) \
+		&& exit $$short
+
+exhaustive: $(STAMP)  ## what test-all does in a part only: each architecture and head, more damage, more kills
+	$(PYTEST) --dist worksteal -m exhaustive $(ARGS)
 
 mutants: $(STAMP)  ## whether tests notice changes of the code that every number rests on (EXTRAS=dev,mutants)
 	$(BIN)/python -m benchmarks.mutants $(ARGS)

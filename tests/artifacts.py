@@ -1,6 +1,5 @@
 """Real `.tflite` files for the tests of what measures them: a tiny network in every scheme, and broken files."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,9 +38,15 @@ def images(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return pixels.astype(np.uint8), labels
 
 
-def build(folder: Path) -> Tiny:
+def load(folder: Path) -> Tiny:
+    """What `build` has left in a folder."""
+    test_images, test_labels = images(203, seed=1)  # not a multiple of any batch size
+    split = in_memory(test_images, test_labels, [str(i) for i in range(203)])
+    return Tiny({file.stem: file for file in folder.glob("*.tflite")}, split, np.load(folder / "kernel.npy"))
+
+
+def build(folder: Path) -> None:
     """Trains for seconds and converts. The network has each kind of layer that the schemes treat in its own way."""
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow as tf
     import tf_keras as keras
 
@@ -97,11 +102,9 @@ def build(folder: Path) -> Tiny:
     contents["empty"] = b""
     contents["text"] = b"This is not a model.\n"
 
-    files = {name: folder / f"{name}.tflite" for name in contents}
     for name, content in contents.items():
-        files[name].write_bytes(content)
-    test_images, test_labels = images(203, seed=1)  # not a multiple of any batch size
-    return Tiny(files, in_memory(test_images, test_labels, [str(i) for i in range(203)]), kernel)
+        (folder / f"{name}.tflite").write_bytes(content)
+    np.save(folder / "kernel.npy", kernel)
 
 
 def representative(inputs: np.ndarray) -> Iterator[list[np.ndarray]]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,7 +118,10 @@ absl.logging.PythonHandler.close = logging.Handler.close
 
 
 # The files whose tests take longest: they begin first, so that at the end no process of pytest has one left alone.
-LONGEST = ("test_faults", "test_sweep", "test_saved", "test_worker", "test_terminal", "test_ship", "test_run")
+LONGEST = (
+    *("test_zoo", "test_faults", "test_damaged_files", "test_architectures", "test_heads", "test_images", "test_sweep"),
+    *("test_saved", "test_served", "test_worker", "test_terminal", "test_ship", "test_run"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -141,28 +145,39 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+def own_copy(name: str, build: Callable[[Path], None], factory: pytest.TempPathFactory) -> Path:
+    """A copy of the folder that `build` has filled once for all of pytest's processes."""
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    built = (factory.getbasetemp().parent if several else factory.mktemp("built")) / name
+    built.mkdir(exist_ok=True)
+    with (built.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (built.parent / f"{name}.built").exists():
+            build(built)
+            (built.parent / f"{name}.built").touch()
+    own = factory.mktemp(name)
+    shutil.copytree(built, own, dirs_exist_ok=True)
+    return own
+
+
 @pytest.fixture(scope="session")
 def twelve(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.CompletedProcess[str]]:
     """The twelve variants of `experiment=smoke`, run once from scratch, and what the command printed. Each of pytest's
     processes has a copy: what a test changes in it, it changes back."""
-    own = tmp_path_factory.mktemp("twelve")
-    several = "PYTEST_XDIST_WORKER" in os.environ
-    built = tmp_path_factory.getbasetemp().parent / "twelve" if several else tmp_path_factory.mktemp("built")
-    built.mkdir(exist_ok=True)
-    with (built.parent / "twelve.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (built / "printed").exists():
-            done = Place(built).fresh("-m", "experiment=smoke")
-            assert done.returncode == 0, done.stderr
-            (built / "printed").write_text(json.dumps([done.stdout, done.stderr]))
-    shutil.copytree(built, own, dirs_exist_ok=True)
-    place = Place(own)
+
+    def build(folder: Path) -> None:
+        done = Place(folder).fresh("-m", "experiment=smoke")
+        assert done.returncode == 0, done.stderr
+        (folder / "printed").write_text(json.dumps([done.stdout, done.stderr]))
+
+    place = Place(own_copy("twelve", build, tmp_path_factory))
     place.store()  # finds its artifacts in the copy from now on
-    stdout, stderr = json.loads((built / "printed").read_text())
+    stdout, stderr = json.loads((place.folder / "printed").read_text())
     return place, subprocess.CompletedProcess(["-m", "experiment=smoke"], 0, stdout, stderr)
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> artifacts.Tiny:
     """Artifacts of one tiny network in every scheme, and broken ones."""
-    return artifacts.build(tmp_path_factory.mktemp("artifacts"))
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # before TensorFlow is imported
+    return artifacts.load(own_copy("artifacts", artifacts.build, tmp_path_factory))

@@ -8,7 +8,13 @@ import pytest
 from artifacts import SCHEMES, Tiny
 from conftest import Place
 
-SEED, CASES, QUICK = 17, 300, 9
+SEED, CASES = 17, 300
+# In parts, so that no process of pytest is left alone with all of them.
+PARTS = [
+    range(9),
+    *(pytest.param(range(start, start + 30), marks=pytest.mark.long) for start in (9, 39, 69)),
+    *(pytest.param(range(start, start + 67), marks=pytest.mark.exhaustive) for start in (99, 166, 233)),
+]
 FEW_LINES = 3
 COMMANDS = {
     "audit": ("src.audit", "{}"),
@@ -61,9 +67,7 @@ def damage(source: Path, target: Path, draw: random.Random) -> str:
     return f"{source.name}, {target.name} {kind} at {where}"
 
 
-@pytest.mark.parametrize(
-    "cases", [range(QUICK), pytest.param(range(QUICK, CASES), marks=pytest.mark.long)], ids=["quick", "all"]
-)
+@pytest.mark.parametrize("cases", PARTS, ids=str)
 def test_a_damaged_file_is_used_or_answered_in_few_lines(
     whole: dict[str, list[Path]], place: Place, cases: range
 ) -> None:

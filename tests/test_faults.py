@@ -67,10 +67,12 @@ def test_a_sweep_that_is_killed_goes_on_to_the_artifacts_of_an_undisturbed_one(
     assert "RUNNING" not in by_status(place), "what dead processes had left is closed"
 
 
-@pytest.mark.long
-def test_twenty_kills_at_random_moments(place: Place, undisturbed: tuple[Place, dict[str, str]]) -> None:
+@pytest.mark.parametrize(
+    "kills", [pytest.param(6, marks=pytest.mark.long), pytest.param(20, marks=pytest.mark.exhaustive)]
+)
+def test_kills_at_random_moments(place: Place, undisturbed: tuple[Place, dict[str, str]], kills: int) -> None:
     moments = random.Random(0)
-    for _ in range(20):
+    for _ in range(kills):
         process = place.start(*SMALL)
         try:
             process.wait(moments.uniform(0.2, 15))

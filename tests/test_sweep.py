@@ -153,7 +153,6 @@ def test_the_same_sweep_again_trains_and_prunes_nothing_and_a_deleted_stage_runs
     assert place.variants(place.newest_sweep())["p1-drq"].tags["digest"] == before["p1-drq"].tags["digest"]
 
 
-@pytest.mark.long
 def test_from_scratch_with_one_seed_the_artifacts_are_the_same_to_the_byte(twelve, place: Place) -> None:
     done = place.run("-m", "experiment=smoke", "prune=p2", "quant=fiq,f16")
     assert done.returncode == 0, done.stderr

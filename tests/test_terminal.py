@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,32 @@ def test_where_all_can_be_shown_nothing_changes(tmp_path: Path) -> None:
     utf_8 = environment() | {"PYTHONIOENCODING": "utf-8"}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=utf_8, capture_output=True)
     assert done.stdout.decode() == "−0.3 ± 0.1 ─ Zoë\n"
+
+
+def test_a_long_line_of_a_log_breaks_between_words_on_a_terminal_and_only_there(tmp_path: Path) -> None:
+    code = """
+import logging
+from src.console.terminal import LogLines
+handler = LogLines()
+handler.setFormatter(logging.Formatter("00:00:00  %(message)s"))
+logging.getLogger().addHandler(handler)
+logging.warning("a-line-that-is-said in-words-of-its-own, and goes on:\\n  python -m a.command.that.is.to.be.copied")
+"""
+    first, command = (
+        "a-line-that-is-said in-words-of-its-own, and goes on:",
+        "  python -m a.command.that.is.to.be.copied",
+    )
+    settings = {"cwd": tmp_path, "env": environment()}
+    plain = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, **settings)
+    assert plain.stderr.splitlines() == [f"00:00:00  {first}", command]
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 40))
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True, **settings)
+    os.close(theirs)
+    told = os.read(ours, 10_000).decode().splitlines()
+    os.close(ours)
+    broken = ["00:00:00  a-line-that-is-said", "          in-words-of-its-own, and goes", "          on:"]
+    assert told == [*broken, command]
 
 
 COMMANDS = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scripts.zoo.asking import Asking
+from scripts.zoo.asking import FORMATS, Asking
 from scripts.zoo.child import Child, Died
 from scripts.zoo.numbers import Model, append, numbers, read
 from scripts.zoo.page import page
@@ -129,10 +129,9 @@ def test_a_process_that_dies_or_hangs_is_told_and_started_again(tmp_path: Path) 
 
 SOME = (
     ("3", "layer/MultiHeadAttention", "keras"),
-    ("2", "layer/SeparableConv2D", "h5"),
     ("3", "activation/hard_silu", "savedmodel"),
     ("2", "initializer/HeNormal", "savedmodel"),
-    ("3", "operator/a + b", "keras"),
+    ("2", "operator/a + b", "h5"),
     ("3", "ops/mean", "keras"),
     ("3", "structure/EinsumDense of seven dimensions", "keras"),
     ("2", "custom/layer, not given", "savedmodel"),
@@ -156,3 +155,12 @@ def test_some_of_each_group_become_all_that_they_can(asking: Asking) -> None:
         assert found.difference <= 1e-4, kind
         served = format == "savedmodel" and (keras == "3" or "not given" in kind)
         assert found.pruned == (not served), (kind, found.here)
+
+
+@pytest.mark.long
+def test_a_sample_of_all_kinds_but_applications_reaches_every_number(asking: Asking) -> None:
+    kinds = asking.chosen("^(?!application/)", sample=5)
+    models = [model for keras, kind in kinds for model in asking.examine(keras, kind, FORMATS, {})]
+    assert len(models) == 5 * len(FORMATS)
+    missing = [number for number in numbers(models) if not number.is_enough]
+    assert not missing, "\n".join(f"{each}: {[(m.key, m.plain, m.here) for m in each.missing]}" for each in missing)

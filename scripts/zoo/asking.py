@@ -63,7 +63,7 @@ class Asking:
         if not stale:
             return []
         with tempfile.TemporaryDirectory(dir=self.folder.name) as folder:
-            made = self._made(keras, kind, folder)
+            made = self._made(keras, kind, folder, stale)
             models: list[Model] = []
             for format in stale:
                 model = Model(keras, kind, format, self.zoo, self.code, made)
@@ -81,9 +81,9 @@ class Asking:
             process.end()
         self.folder.cleanup()
 
-    def _made(self, keras: str, kind: str, folder: str) -> dict[str, Any]:
+    def _made(self, keras: str, kind: str, folder: str, formats: Sequence[str]) -> dict[str, Any]:
         try:
-            (answer,) = self.makers[keras].ask({"do": "make", "kind": kind, "folder": folder, "formats": FORMATS})
+            (answer,) = self.makers[keras].ask({"do": "make", "kind": kind, "folder": folder, "formats": formats})
         except Died as how:
             return {"why": f"its Keras dies: {how}"}
         made: dict[str, Any] = answer

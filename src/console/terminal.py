@@ -3,7 +3,10 @@
 import codecs
 import errno
 import io
+import logging
+import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -107,6 +110,20 @@ class Terminal(Console):
     @property
     def encoding(self) -> str:
         return "utf-8"
+
+
+class LogLines(logging.StreamHandler):
+    """The lines of a log, which break between words where a terminal is narrow. What follows the first line of a
+    message, such as a command, is left to the terminal: it is to be copied."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, *others = super().format(record).split("\n")
+        if self.stream.isatty() and (columns := os.get_terminal_size(self.stream.fileno()).columns):
+            indent = " " * len("00:00:00  ")
+            first = textwrap.fill(
+                first, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+        return "\n".join([first, *others])
 
 
 def shown(name: str, most: int | None = None) -> str:

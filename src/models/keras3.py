@@ -28,12 +28,32 @@ def load(path: Path, key: str, trust: bool = False) -> "keras.Model":
     import keras
 
     archive = zipfile.is_zipfile(path)
-    for description in descriptions(path):
-        for node, layer in nodes(description):
-            _check(node, layer, key)
+    (description,) = descriptions(path)
+    of_code = not archive and "layers" not in description["config"]
+    if of_code and not keras.saving.get_registered_object(description["class_name"]):
+        raise _only_weights(description, key)
+    for node, layer in nodes(description):
+        _check(node, layer, key)
     with linked(path, "model.keras" if archive else "model.h5") as link:
-        model = keras.saving.load_model(link, compile=False, safe_mode=not trust)
+        try:
+            model = keras.saving.load_model(link, compile=False, safe_mode=not trust)
+        except ValueError:
+            if of_code:  # more weights or fewer than the class has made so far
+                raise _only_weights(description, key) from None
+            raise
+    if of_code and not model.built:
+        raise _only_weights(description, key)
     return model
+
+
+def _only_weights(description: Mapping[str, Any], key: str) -> UserError:
+    """Of an HDF5 file of a model whose layers only code connects: most such classes make weights when they are called,
+    and the file does not say on what (Keras 3.15)."""
+    kind = description["class_name"]
+    return UserError(
+        f"{key}: holds the weights of a model of the class {kind}, and not its layers; takes the model saved as .keras "
+        f"(call {kind} on images, load_weights of this file, save), with model.custom_objects=[package.module.{kind}]"
+    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from src.models.one_image import for_one
 from src.settings.check import UserError, in_short
 
 GROUP = "saved_model"  # in a checkpoint: the files of the folder
@@ -69,14 +70,19 @@ class Served:
             raise UserError(
                 f"{key}: its function takes {spec.dtype.name} {spec.shape}; takes one of images, as numbers"
             )
-        own = tuple(spec.shape)
-        if own[:1] not in ((None,), (1,)):
-            raise UserError(f"{key}: its function takes {spec.shape}; takes one of any number of images, or of one")
+        if not spec.shape:
+            raise UserError(f"{key}: its function takes a single number; takes one of images")
         if drawing := sorted(set(_operators(self._function)).intersection(DRAWING)):
             raise UserError(
                 f"{key}: its function draws random numbers ({drawing[0]}), as where Keras 3 exports augmentation that "
                 "stays on, and LiteRT has no operator for that; takes the .keras file, or a model without those layers"
             )
+        own = tuple(spec.shape)
+        self._of_one = None if own[0] in (None, 1) else for_one(self._function, own[1:] if shape is None else shape)
+        if self._of_one:
+            own, scores = (1, *own[1:]), self._of_one.outputs[0]
+        elif own[0] not in (None, 1):
+            raise UserError(f"{key}: its function takes {spec.shape}; takes one of any number of images, or of one")
         self.dtype = spec.dtype
         self.own = Tensor(own, spec.dtype.name)
         self.any_size = False
@@ -95,7 +101,8 @@ class Served:
             images = tf.transpose(images, (0, 3, 1, 2))
         elif len(own) < 4:
             images = tf.reshape(images, (-1, *own[1:]))
-        scores = self._function(**{self._argument: tf.cast(images, self.dtype)})[self._output]
+        images = tf.cast(images, self.dtype)
+        scores = self._of_one(images) if self._of_one else self._function(**{self._argument: images})[self._output]
         return tf.cast(scores, tf.float32)
 
     def _gives(self, scores: Any) -> tuple[int | None, ...]:

@@ -55,6 +55,12 @@ class Functions(tf.Module):
 
     def __init__(self):
         self.model = model
+        four = keras.Input(batch_shape=(4, 8, 8, 1))
+        apart = [layer for layer in model.layers[1:] if not isinstance(layer, L.Flatten)]
+        x = four
+        for layer in apart[:-1]:
+            x = layer(x)
+        self.of_a_fixed_number = keras.Model(four, apart[-1](L.Flatten()(x)))  # with the number in its graph
 
     @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.uint8)])
     def of_bytes(self, pixels):
@@ -70,7 +76,15 @@ class Functions(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec((4, 8, 8, 1))])
     def of_four(self, images):
-        return self.model(images)
+        return self.of_a_fixed_number(images)
+
+    @tf.function(input_signature=[tf.TensorSpec((4, 8, 8, 1))])
+    def of_four_that_mix(self, images):
+        return self.model(images - tf.reduce_mean(images, 0))
+
+    @tf.function(input_signature=[tf.TensorSpec((4, 8, 8, 1))])
+    def of_four_in_reverse(self, images):
+        return self.model(images[::-1])
 
     @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1))])
     def two(self, images):
@@ -109,7 +123,16 @@ else:
     model.export(FOLDER / "exported", verbose=False)
     turned = L.RandomRotation(0.1)(L.RandomFlip()(image))
     keras.Model(image, model(turned)).export(FOLDER / "augmenting", verbose=False)
-    for each in ("of_bytes", "of_one", "channels_first", "of_four", "two", "of_files"):
+    for each in (
+        "of_bytes",
+        "of_one",
+        "channels_first",
+        "of_four",
+        "of_four_that_mix",
+        "of_four_in_reverse",
+        "two",
+        "of_files",
+    ):
         save(each, {"serving_default": getattr(functions, each)})
     save("named", {"classify": functions.of_one})
     save("several", {"one": functions.of_one, "bytes": functions.of_bytes})

@@ -56,9 +56,10 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize(
-    "head", [name if name == "one sigmoid" else pytest.param(name, marks=pytest.mark.long) for name in HEADS]
-)
+MARKS = {"one sigmoid": [], **dict.fromkeys(("one logit", "logits of sigmoids", "outputs by number"), pytest.mark.long)}
+
+
+@pytest.mark.parametrize("head", [pytest.param(name, marks=MARKS.get(name, pytest.mark.exhaustive)) for name in HEADS])
 def test_a_head_is_read_pruned_served_and_exported_as_it_is_meant(head: str, place: Place) -> None:
     import keras as keras_3
     import tf_keras

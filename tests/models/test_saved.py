@@ -485,3 +485,52 @@ def test_what_keras_3_would_run_or_import_is_named_by_its_layer(of_keras_3: Path
     for suffix in ("keras", "h5"):
         assert "layer lambda holds code (a Lambda)" in refused(str(of_keras_3 / f"lambda.{suffix}"))
         assert "layer mine (Mine) is not Keras's; takes its import path" in refused(str(of_keras_3 / f"mine.{suffix}"))
+
+
+SUBCLASSED = """
+import keras
+
+class Called(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.flat, self.scores = keras.layers.Flatten(), keras.layers.Dense(3)
+    def call(self, x):
+        return self.scores(self.flat(x))
+
+class Connected(keras.Model):
+    def __init__(self, **kwargs):
+        image = keras.Input((8, 8, 1))
+        super().__init__(image, keras.layers.Dense(3)(keras.layers.Flatten()(image)), **kwargs)
+"""
+
+
+def test_an_h5_file_of_a_model_of_code_says_how_to_save_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend.prepare()
+    (tmp_path / "subclassed_models.py").write_text(SUBCLASSED)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = __import__("subclassed_models")
+    images, file, path = IMAGES.astype(np.float32), str(tmp_path / "model.h5"), str(tmp_path / "model.keras")
+    model = own.Called()
+    scores = np.asarray(model(images))
+    model.save(file)
+    objects = ("subclassed_models.Called",)
+    said = refused(file)
+    assert "holds the weights of a model of the class Called, and not its layers; takes the model saved as .k" in said
+    with backend.custom_objects(objects):
+        assert refused(file, custom_objects=objects) == said
+    # What it says to do.
+    again = own.Called()
+    again(images)
+    again.load_weights(file)
+    again.save(path)
+    with backend.custom_objects(objects):
+        fitted = saved.build(Saved(path=path, custom_objects=objects), (8, 8, 1), 3)
+    np.testing.assert_allclose(np.asarray(fitted(images)), scores, rtol=1e-5)
+    # A class that connects its layers when it is made is loaded.
+    model = own.Connected()
+    scores = np.asarray(model(images))
+    model.save(file)
+    objects = ("subclassed_models.Connected",)
+    with backend.custom_objects(objects):
+        fitted = saved.build(Saved(path=file, custom_objects=objects), (8, 8, 1), 3)
+    np.testing.assert_allclose(np.asarray(fitted(images)), scores, rtol=1e-5)

@@ -48,6 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("exported", "3", Preprocess(), -1),
         ("of_bytes", "3", PIXELS, -1),
         ("of_one", "3", Preprocess(), 1),
+        ("of_four", "3", Preprocess(), 1),
         ("named", "3", Preprocess(), 1),
         ("channels_first", "3", Preprocess(), -1),
         ("own_layer", "2", Preprocess(), -1),
@@ -116,7 +117,8 @@ def test_the_dense_variants_are_made_and_the_others_left_out_with_the_reason(
     ("name", "why"),
     [
         ("of_bytes", "takes pixels as uint8; takes model.preprocess.rescale=1"),
-        ("of_four", "takes (4, 8, 8, 1); takes one of any number of images, or of one"),
+        ("of_four_that_mix", "takes (4, 8, 8, 1); takes one of any number of images, or of one"),
+        ("of_four_in_reverse", "takes (4, 8, 8, 1); takes one of any number of images, or of one"),
         ("of_files", "takes string (None,); takes one of images"),
         ("two", "has 2 outputs (class, scores); takes one with one, a score per class"),
         ("several", "has the signatures bytes, one; takes one, or one that is called serving_default"),
