@@ -66,7 +66,7 @@ class MagnitudePruning(Fitting):
             raise ValueError(f"end={self.end} lies before begin={self.begin}; takes a number from begin to 1")
 
     def parameters(self) -> dict[str, float]:
-        return {"final_sparsity": self.final_sparsity}
+        return {"final_sparsity": self.final_sparsity, **self.distillation.parameters()}
 
 
 def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Path) -> Trained:

@@ -30,6 +30,14 @@ class Untrained:
 class Train(Fitting):
     """Training of the dense baseline; the weights of the best validation accuracy are kept."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.distillation.acts:
+            raise ValueError(
+                f"distillation.weight={self.distillation.weight:g}: the dense baseline is the teacher, and has none; "
+                "takes 0 here, and more in a transform that fine-tunes, such as prune.distillation.weight=0.5"
+            )
+
 
 def fit(config: Train, build: Callable[[], "tf_keras.Model"], task: Task, checkpoint: Path) -> Trained:
     """Trains the dense baseline from scratch and writes the weights of the best validation accuracy."""

@@ -7,7 +7,7 @@ before the seconds that TensorFlow takes to load.
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,9 +49,13 @@ class Step:
     def describe(self) -> dict[str, Any]:
         """All that decides what the step does, as plain data: part of a stage's key.
 
-        Settings that name a file as their `path` have a `digest()` of its content, which stands for it.
+        Settings that name a file as their `path` have a `digest()` of its content, which stands for it. A setting that
+        is several, and says of itself that it does not act, decides nothing and is left out.
         """
         settings = plain(self.settings)
+        for each in fields(self.settings):
+            if getattr(getattr(self.settings, each.name), "acts", True) is False:
+                del settings[each.name]
         if not hasattr(self.settings, "digest"):
             return {"target": self.target, "settings": settings}
         del settings["path"]
