@@ -38,7 +38,7 @@ def config() -> Config:
 def done(step: Step, config: Config, parent: Path | None, folder: Path) -> tuple[Path, work.Trained]:
     """A stage's checkpoint and what it tells."""
     folder.mkdir()
-    trained = work.do(work.Work(step.group, step, config, "", parent, (), folder))
+    trained = work.do(work.Work(step.group, step, config, "", parent, None, (), folder))
     return folder / CHECKPOINT, trained
 
 

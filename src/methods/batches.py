@@ -9,6 +9,7 @@ import numpy as np
 
 from src.data import preprocess
 from src.methods import augment
+from src.methods.distillation import Teacher
 from src.methods.fitting import Fitting, soft_labels
 from src.methods.task import Task
 
@@ -18,21 +19,23 @@ RUN_BYTES = 2 << 20  # of images: where more fit, a step takes so long that its 
 
 
 def training_runs(
-    task: Task, config: Fitting, batch_size: int, before: Collection[int] = ()
+    task: Task, config: Fitting, batch_size: int, before: Collection[int] = (), teacher: Teacher | None = None
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """The batches of all epochs, in runs of one epoch each and no more than a few megabytes: images `[k, batch_size,
-    height, width, channels]`, labels and, where classes have weights, those. A run ends `before` such a step."""
+    height, width, channels]`, labels and, where there are any, the weights of classes and the logits of a teacher. A
+    run ends `before` such a step."""
     steps = len(task.dataset.train) // batch_size
     most = max(1, RUN_BYTES // (4 * batch_size * math.prod(task.dataset.shape)))
     run: list[tuple[np.ndarray, ...]] = []
     for step, batch in enumerate(_training_batches(task, config, batch_size), 1):
         run.append(batch)
         if len(run) == most or step % steps == 0 or step in before:
-            yield tuple(np.stack(part) for part in zip(*run, strict=True))
+            indices, *parts = (np.stack(part) for part in zip(*run, strict=True))
+            yield (*parts, teacher.logits(indices, parts[0])) if teacher else tuple(parts)
             run = []
 
 
-def signature(task: Task, config: Fitting, batch_size: int) -> list[Any]:
+def signature(task: Task, config: Fitting, batch_size: int, teacher: Teacher | None = None) -> list[Any]:
     """Shapes and types of a run."""
     import tensorflow as tf
 
@@ -44,6 +47,7 @@ def signature(task: Task, config: Fitting, batch_size: int) -> list[Any]:
         tf.TensorSpec((None, batch_size, *task.dataset.shape), tf.float32),
         labels,
         *([tf.TensorSpec((None, batch_size), tf.float32)] if config.class_weight else []),
+        *([tf.TensorSpec((None, batch_size, teacher.outputs), tf.float32)] if teacher else []),
     ]
 
 
@@ -63,21 +67,21 @@ def _training_batches(task: Task, config: Fitting, batch_size: int) -> Iterator[
         rng = np.random.default_rng([task.seed, epoch])
         firsts = _read(task, epoch, batch_size, rng)
         others = _read(task, epoch, batch_size, np.random.default_rng([task.seed, epoch, augment.PARTNERS]))
-        for images, labels, share in firsts:
+        for indices, images, labels, share in firsts:
             targets, weighed = one_hot[labels] if soft else labels, weights[labels]
             if task.augment.mixup:
-                other_images, other_labels, _ = next(others)
+                _, other_images, other_labels, _ = next(others)
                 images = _mixture(images, other_images, share)
                 targets = _mixture(targets, one_hot[other_labels], share)
                 weighed = _mixture(weighed, weights[other_labels], share)
             if config.label_smoothing:
                 targets = smoothed(targets, config.label_smoothing)
-            yield (images, targets, weighed) if config.class_weight else (images, targets)
+            yield indices, images, targets, *([weighed] if config.class_weight else [])
 
 
 def _read(task: Task, epoch: int, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, ...]]:
-    """The images of an epoch in random order, changed at random and as the model takes them, their labels, and the
-    share that each has in a mixture."""
+    """The images of an epoch in random order: which they are, how they look, changed at random and as the model takes
+    them, their labels, and the share that each has in a mixture."""
     split, how = task.dataset.train, task.augment
     order = rng.permutation(len(split))[: len(split) // batch_size * batch_size]
     parts = order.reshape(-1, batch_size)
@@ -88,7 +92,7 @@ def _read(task: Task, epoch: int, batch_size: int, rng: np.random.Generator) -> 
             images, share = augment.changed(images, how, drawn), drawn.share
         if how.own:
             images = augment.by_own(images, how.own, task.seed, epoch, indices)
-        yield preprocess(images, task.preprocess), labels, share
+        yield indices, preprocess(images, task.preprocess), labels, share
 
 
 def _mixture(first: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass as schema
 
+from src.methods.distillation import Distillation
 from src.models.kerases import tensors
 from src.settings import own_code
 from src.settings.check import STRICT, Count, Positive, Share, UserError
@@ -43,6 +44,7 @@ class Fitting:
     class_weight: Literal["balanced"] | None = None
     patience: Count | None = None
     loss: ImportPath | None = None
+    distillation: Distillation = Distillation()
 
     def __post_init__(self) -> None:
         others, takes = (ADAM, "adam or adamw") if self.optimizer == "sgd" else (SGD, "sgd")

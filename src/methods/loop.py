@@ -12,6 +12,7 @@ from src.console.progress import Progress
 from src.data import Split, preprocess
 from src.methods import gradients
 from src.methods.batches import ahead, signature, training_runs
+from src.methods.distillation import Teacher, teacher, with_teacher
 from src.methods.fitting import Fitting, loss, optimizer
 from src.methods.masks import Masks
 from src.methods.task import Task
@@ -47,10 +48,11 @@ def optimise(
     batch_size = min(config.batch_size, len(task.dataset.train))
     steps = len(task.dataset.train) // batch_size
     head = head_of(model, task.head)
-    train = _steps(model, task, config, head, batch_size, steps, masks)
+    teaches = teacher(model, task, config.distillation)
+    train = _steps(model, task, config, head, batch_size, steps, masks, teaches)
     watch, step = _Watch(model, task, config, head, steps, keep_best_from), 0
     with _errors_told():
-        for run in ahead(training_runs(task, config, batch_size, masks.updates if masks else ())):
+        for run in ahead(training_runs(task, config, batch_size, masks.updates if masks else (), teaches)):
             if masks:
                 masks.update(step)
             losses, hits = train(*run)
@@ -66,29 +68,33 @@ def optimise(
 
 
 def _steps(
-    model: Any, task: Task, config: Fitting, head: Head, batch_size: int, steps: int, masks: Masks | None
+    model: Any,
+    task: Task,
+    config: Fitting,
+    head: Head,
+    batch_size: int,
+    steps: int,
+    masks: Masks | None,
+    teaches: Teacher | None,
 ) -> Callable:
     """A function that trains `model` on batches: images `[k, batch_size, height, width, channels]`, labels as the loss
-    takes them and, where classes have weights, those, `[k, batch_size]`. It gives the sums over the batches of the
-    loss, regularization included, and of how many images were classified rightly."""
+    takes them and, where there are any, weights of classes, `[k, batch_size]`, and a teacher's logits. It gives the
+    sums over the batches of the loss, regularization included, and of how many images were classified rightly."""
     import tensorflow as tf
 
     keras = keras_of(model)
     optimizes = optimizer(config, keras, steps)
-    of_each = loss(config, task.augment, keras, head, len(task.dataset.classes))
-    variables = tensors(model.trainable_variables)
-    if not variables:
-        raise UserError(
-            "every layer of the model is frozen: there is nothing to train; takes train=none and prune=none"
-        )
+    of_labels = loss(config, task.augment, keras, head, len(task.dataset.classes))
+    of_each = with_teacher(of_labels, config.distillation, head)
+    variables = _trainable(model)
     optimizes.build(model.trainable_variables)  # here: a function in TensorFlow makes its variables once only
 
-    def step(images: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
+    def step(images: Any, labels: Any, weights: Any, *taught: Any) -> tuple[Any, Any]:
         if masks:
             masks.apply()
         with tf.GradientTape() as tape:
             scores = model(images, training=True)
-            value = tf.reduce_mean(of_each(labels, scores) * weights)
+            value = tf.reduce_mean(of_each(labels, scores, *taught) * weights)
             if model.losses:
                 value += tf.add_n(model.losses)
         slopes = zip(tape.gradient(value, variables), model.trainable_variables, strict=True)
@@ -99,17 +105,27 @@ def _steps(
     if config.jit_compile:
         step = tf.function(step, jit_compile=True)
 
-    @tf.function(input_signature=signature(task, config, batch_size))
-    def train(images: Any, labels: Any, weights: Any = None) -> tuple[Any, Any]:
+    @tf.function(input_signature=signature(task, config, batch_size, teaches))
+    def train(images: Any, labels: Any, *others: Any) -> tuple[Any, Any]:
+        weights, taught = (others[:1], others[1:]) if config.class_weight else ((), others)
         losses, hits = 0.0, 0.0
         for i in tf.range(tf.shape(images)[0]):
             # One step after another: steps that draw random numbers would draw them in any order.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            value, right = step(images[i], labels[i], 1.0 if weights is None else weights[i])
+            value, right = step(images[i], labels[i], weights[0][i] if weights else 1.0, *(each[i] for each in taught))
             losses, hits = losses + value, hits + right
         return losses, hits
 
     return train
+
+
+def _trainable(model: Any) -> list[Any]:
+    variables = tensors(model.trainable_variables)
+    if not variables:
+        raise UserError(
+            "every layer of the model is frozen: there is nothing to train; takes train=none and prune=none"
+        )
+    return variables
 
 
 @contextmanager

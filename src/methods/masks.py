@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from src.machine.system import cores
+from src.models.checkpoint import kernels, leaves
 from src.models.kerases import tensors
+from src.models.promises import Promises
+from src.settings.check import UserError
 
 PART = 1 << 15  # values: 128 kB
 SAMPLE = 1 << 16  # values of a kernel
@@ -45,8 +48,7 @@ class Masks:
         ]
         # TFMOT updates at multiples of the frequency. Where the schedule ends between two of them it would never reach
         # its final sparsity.
-        ends = [schedule.end_step for schedule in schedules.values()]  # the same for all
-        self.last_update = min(ends[0], steps - 1) if ends else -1
+        self.last_update = min([steps - 1, *(schedule.end_step for schedule in schedules.values())])
         self.sparsity = {id(schedule): self._of_steps(schedule, steps) for schedule in schedules.values()}
         self.updates = frozenset().union(*self.sparsity.values())
         self.seconds = 0.0
@@ -78,6 +80,19 @@ class Masks:
             found = mask(values, self.sparsity[id(schedule)][step], exactly=step == self.last_update)
             kept.assign(found if zeros is None else found & ~zeros)
         self.seconds += time.perf_counter() - started
+
+
+def held(model: Any, promises: Promises, method: str) -> list[Any]:
+    """The kernels of `model` of which zeros are promised. Raises `UserError`, which starts with the name of the method,
+    for a promise that fine-tuning breaks."""
+    for path, promise in promises.items():
+        if promise.distinct is not None:
+            raise UserError(
+                f"{method}: layer {path} promises at most {promise.distinct} distinct values in an output channel, and "
+                "fine-tuning moves them apart; takes a place in transforms before what promises that"
+            )
+    layers = leaves(model)
+    return [weight for path, promise in promises.items() if promise.zeros for weight in kernels(layers[path])]
 
 
 def _zeros(weight: Any) -> np.ndarray | None:

@@ -15,12 +15,12 @@ from pydantic.dataclasses import dataclass as schema
 from src.methods.fitting import Fitting
 from src.methods.layers import Chosen, Layers, Rule, choose, first_matches, ruled, some, with_kernels
 from src.methods.loop import optimise
-from src.methods.masks import Masks
+from src.methods.masks import Masks, held
 from src.methods.task import Task, Trained
-from src.models.checkpoint import kernels, leaves, restore, save, show
+from src.models.checkpoint import leaves, restore, save, show
 from src.models.kerases import seed_all
-from src.models.promises import Promise, Promises
-from src.settings.check import STRICT, Count, Share, UserError
+from src.models.promises import Promise
+from src.settings.check import STRICT, Count, Share
 
 if TYPE_CHECKING:
     import tf_keras
@@ -66,7 +66,7 @@ class MagnitudePruning(Fitting):
             raise ValueError(f"end={self.end} lies before begin={self.begin}; takes a number from begin to 1")
 
     def parameters(self) -> dict[str, float]:
-        return {"final_sparsity": self.final_sparsity}
+        return {"final_sparsity": self.final_sparsity, **self.distillation.parameters()}
 
 
 def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Path) -> Trained:
@@ -89,8 +89,8 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
     distinct = {of_layer: _schedule(of_layer, steps) for of_layer in settings.values()}
     schedules = {path: distinct[of_layer] for path, of_layer in settings.items()}
     layers = leaves(model)
-    held = [weight for path in _held(task.promises) for weight in kernels(layers[path])]
-    masks = Masks({path: _prunable(layers[path]) for path in settings}, schedules, steps, held)
+    pruned = {path: _prunable(layers[path]) for path in settings}
+    masks = Masks(pruned, schedules, steps, held(model, task.promises, "prune"))
     keep_from = min(config.epochs - 1, int(np.ceil(masks.last_update / steps * config.epochs)))
     started = time.perf_counter()
     history = optimise(model, task, config, masks, keep_from)
@@ -104,17 +104,6 @@ def magnitude(config: MagnitudePruning, parent: Path, task: Task, checkpoint: Pa
         "pruned_share": chosen.share,
     }
     return _told(model, chosen, sparser, metrics, history)
-
-
-def _held(promises: Promises) -> list[str]:
-    """The layers of which zeros are promised. Raises `UserError` for a promise that fine-tuning breaks."""
-    for path, promise in promises.items():
-        if promise.distinct is not None:
-            raise UserError(
-                f"prune: layer {path} promises at most {promise.distinct} distinct values in an output channel, and "
-                "fine-tuning moves them apart; takes a place in transforms before what promises that"
-            )
-    return [path for path, promise in promises.items() if promise.zeros]
 
 
 def _told(

@@ -1,6 +1,7 @@
 """What every method is given beside its settings and its parent, and what it leaves beside its checkpoint."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from src.data import Dataset
 from src.models.promises import Ended, Promises
@@ -10,7 +11,9 @@ from src.settings.sections import Augment, Preprocess
 
 @dataclass(frozen=True)
 class Task:
-    """What every stage of one variant is given: the images, how they enter a model, and what its parent promises."""
+    """What every stage of one variant is given: the images, how they enter a model, and what its parent promises.
+
+    `teacher` is the checkpoint of the dense baseline, where the stage's settings ask for one to learn from."""
 
     dataset: Dataset
     preprocess: Preprocess
@@ -18,6 +21,7 @@ class Task:
     seed: int
     head: Head = AS_FOUND  # what the model ends in, as far as that is not found out from its last layer
     promises: Promises = field(default_factory=dict)
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ def of_stage(
     return digest({**asked, **done_by, "parent": before}), digest({**asked, "parent": before_recipe})
 
 
+def is_taught(step: Step) -> bool:
+    """Whether a step learns from the dense baseline as well as from labels."""
+    return isinstance(step.settings, Fitting) and step.settings.distillation.acts
+
+
 def own_paths(config: Config, step: Step) -> list[str]:
     """The import paths of the user's own functions that a step which trains is done with."""
     if not isinstance(step.settings, Fitting):

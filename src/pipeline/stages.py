@@ -46,6 +46,16 @@ class Stage:
         return self.step.name if is_first else f"{self.parent.name}-{self.step.name}"
 
     @property
+    def teacher(self) -> "Stage | None":
+        """The training of its chain, where this stage learns from the dense baseline as well as from labels."""
+        if self.parent is None or not keys.is_taught(self.step):
+            return None
+        first = self.parent
+        while first.parent:
+            first = first.parent
+        return first
+
+    @property
     def epochs(self) -> int | None:
         """None for what does not train."""
         return getattr(self.step.settings, "epochs", None)
@@ -105,8 +115,9 @@ def perform(request: Request, store: Store) -> str:
             if found:
                 made = _taken(request, found, store, folder)
             else:
-                parent, notes = _parent(stage, store), _notes(stage, store)
-                task = work.Work(stage.group, stage.step, request.config, name, parent, notes, folder)
+                parent, teacher = (_checkpoint(each, store) for each in (stage.parent, stage.teacher))
+                notes = _notes(stage, store)
+                task = work.Work(stage.group, stage.step, request.config, name, parent, teacher, notes, folder)
                 made = worker.call(work.do, task)
             if kind == "variant":
                 digest = made.tags["digest"]
@@ -170,11 +181,11 @@ def _title(request: Request) -> str:
     return f"{request.variant}: convert, evaluate {images:,} images"
 
 
-def _parent(stage: Stage, store: Store) -> Path | None:
-    """The parent's checkpoint. Raises `Damaged` where it is not what was recorded."""
-    if stage.parent is None:
+def _checkpoint(stage: Stage | None, store: Store) -> Path | None:
+    """What an earlier stage has left. Raises `Damaged` where it is not what was recorded."""
+    if stage is None:
         return None
-    return store.needed(store.finished("stage", [stage.parent.key])[stage.parent.key], CHECKPOINT)
+    return store.needed(store.finished("stage", [stage.key])[stage.key], CHECKPOINT)
 
 
 def _notes(stage: Stage, store: Store) -> tuple[str, ...]:

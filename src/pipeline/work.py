@@ -40,14 +40,15 @@ NOTES = "notes"
 
 @dataclass(frozen=True)
 class Work:
-    """One stage to do. `parent` is the checkpoint that it starts from; `notes` are those of the stages before it;
-    `folder` is where its files go."""
+    """One stage to do. `parent` is the checkpoint that it starts from, `teacher` that of the dense baseline, if it
+    learns from it; `notes` are those of the stages before it; `folder` is where its files go."""
 
     group: str
     step: Step
     config: Config
     variant: str
     parent: Path | None
+    teacher: Path | None
     notes: tuple[str, ...]
     folder: Path
 
@@ -137,13 +138,16 @@ def _checkpoint(work: Work) -> Trained:
         trained: Trained = step.function(step.settings, build, _task(config), file)
     else:
         before = checkpoint.promised(work.parent)
-        trained = step.function(step.settings, work.parent, replace(_task(config), promises=before), file)
+        trained = step.function(
+            step.settings, work.parent, replace(_task(config), promises=before, teacher=work.teacher), file
+        )
     checkpoint.promise(file, promises.carried(before, trained.ended, trained.promises))
     (work.folder / PROMISES).write_text(promises.as_json(checkpoint.promised(file)), encoding="utf-8")
     notes = (*trained.notes, *promises.notes(before, trained.ended))
     for note in notes:
         log.warning("  %s", note)
     tags = {**trained.tags, NOTES: " ".join(notes), "digest": sha256(file)}
+    tags |= {"teacher": sha256(work.teacher)} if work.teacher else {}
     return Trained(trained.metrics, trained.history, tags)
 
 

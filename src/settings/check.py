@@ -134,7 +134,7 @@ def _one_line(error: ValidationError, schema: Mapping[str, Any], key: str) -> st
             return f"{name}={_shown(first['input'])}: {first['msg']}"
         case "value_error":
             said = str(first["ctx"]["error"])
-            return f"{name}.{said}" if re.match(r"\w+=[^ ]*: ", said) else f"{name}: {said}"
+            return f"{name}.{said}" if re.match(r"[\w.]+=[^ ]*: ", said) else f"{name}: {said}"
         case "string_type" if isinstance(first["input"], int | float):
             quoted = shlex.quote(f'{name}="{json.dumps(first["input"])}"')
             return f"{_takes_other(first['input'], schema, key, location)}; as text it takes quotes: {quoted}"

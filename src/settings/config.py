@@ -7,7 +7,7 @@ before the seconds that TensorFlow takes to load.
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from src.settings.sections import Audit, Augment, Benchmark, Compare, Sweep, Tra
 @dataclass(frozen=True)
 class Step:
     """One option of a group: the function that its `_target_` names and the checked settings for it. An option that
-    does nothing, `none` of a group of transforms, has neither; what its file has as `_parameters_` is `recorded`."""
+    does nothing, `none` of a group of transforms, has neither; what its file has as `_parameters_` is `recorded`, since
+    others of its group record it of their settings."""
 
     group: str
     name: str
@@ -49,9 +50,13 @@ class Step:
     def describe(self) -> dict[str, Any]:
         """All that decides what the step does, as plain data: part of a stage's key.
 
-        Settings that name a file as their `path` have a `digest()` of its content, which stands for it.
+        Settings that name a file as their `path` have a `digest()` of its content, which stands for it. A setting that
+        is several, and says of itself that it does not act, decides nothing and is left out.
         """
         settings = plain(self.settings)
+        for each in fields(self.settings):
+            if getattr(getattr(self.settings, each.name), "acts", True) is False:
+                del settings[each.name]
         if not hasattr(self.settings, "digest"):
             return {"target": self.target, "settings": settings}
         del settings["path"]
@@ -59,12 +64,14 @@ class Step:
 
     def parameters(self) -> dict[str, Any]:
         """What a run of it records of its settings: what their method of this name says, else all that are a number or
-        text."""
+        text; and what is `recorded`."""
+        recorded = dict(self.recorded)
         if not self.acts:
-            return dict(self.recorded)
+            return recorded
         if hasattr(self.settings, "parameters"):
-            return dict(self.settings.parameters())
-        return {key: value for key, value in plain(self.settings).items() if isinstance(value, int | float | str)}
+            return recorded | dict(self.settings.parameters())
+        settings = plain(self.settings)
+        return recorded | {key: value for key, value in settings.items() if isinstance(value, int | float | str)}
 
     def takes(self, path: Sequence[str]) -> bool:
         """Whether it has a setting of this name, or of these names one inside the other."""
@@ -154,9 +161,10 @@ def load(
 def _check_model(steps: Mapping[str, Step]) -> None:
     """Has settings look at those of the model: what has a method `check_model`, which raises `UserError`."""
     for group, step in steps.items():
-        for name, value in vars(step.settings).items() if step.acts else ():
+        inside = {f"{group}.{name}": value for name, value in vars(step.settings).items()} if step.acts else {}
+        for key, value in {f"{group}={step.name}": step.settings, **inside}.items():
             if hasattr(value, "check_model"):
-                value.check_model(steps["model"].settings, f"{group}.{name}")
+                value.check_model(steps["model"].settings, key)
 
 
 def step(group: str, raw: Any, name: str) -> Step:
@@ -165,10 +173,10 @@ def step(group: str, raw: Any, name: str) -> Step:
     if keys := unread(group, raw):
         takes = ", ".join(names(expected)) if expected else ""
         raise UserError(f"{group}.{keys[0]}: no such key; {group} takes {takes or 'none'}")
+    recorded = tuple(check(dict[str, float | int | str], raw.get("_parameters_", {}), f"{group}._parameters_").items())
     if not expected:
-        recorded = check(dict[str, float | int | str], raw.get("_parameters_", {}), f"{group}._parameters_")
-        return Step(group, name, "", None, tuple(recorded.items()))
-    return Step(group, name, raw["_target_"], check(expected, _settings(raw), group))
+        return Step(group, name, "", None, recorded)
+    return Step(group, name, raw["_target_"], check(expected, _settings(raw), group), recorded)
 
 
 def unread(group: str, raw: Any) -> tuple[str, ...]:

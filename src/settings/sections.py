@@ -57,6 +57,11 @@ class Augment:
     own: ImportPath | None = None
 
     @property
+    def acts(self) -> bool:
+        """Whether an image differs from epoch to epoch."""
+        return bool(self.flip or self.shift or self.of_each_image)
+
+    @property
     def of_each_image(self) -> bool:
         """Whether something is drawn for each image on its own."""
         return any((self.rotation, self.zoom, self.brightness, self.contrast, self.cutout, self.mixup, self.own))

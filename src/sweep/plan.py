@@ -91,15 +91,20 @@ def make(variants: Sequence[Variant], store: Store | None, reuse: str) -> Plan:
                 waves[0][key] = replace(job(variant, variant.stage), probes=names)
                 del done[key]
                 continue
-        for depth in range(len(variant.chain) - 1, -1, -1):
-            stage = variant.chain[depth]
-            if stage.key in done:
-                break
+        for depth, stage in _missing(variant.chain, done):
             while len(waves) <= depth:
                 waves.append({})
             waves[depth].setdefault(stage.key, job(variant, stage))
     in_order = tuple(tuple(wave.values()) for wave in waves if wave)
     return Plan(tuple(variants), done, tuple(damaged), in_order, outdated, left_out)
+
+
+def _missing(chain: Sequence[Stage], done: Mapping[str, Record]) -> list[tuple[int, Stage]]:
+    """The stages of a variant that have to be done, each with its place: those after the last one that is there, and
+    the dense baseline if one of them learns from it."""
+    first = 1 + max((depth for depth, stage in enumerate(chain) if stage.key in done), default=-1)
+    teachers = {stage.teacher.key for stage in chain[first:] if stage.teacher} - done.keys()
+    return [(depth, stage) for depth, stage in enumerate(chain) if depth >= first or stage.key in teachers]
 
 
 def left_out(plan: Plan) -> list[str]:

@@ -108,9 +108,12 @@ def test_the_dense_variants_are_made_and_the_others_left_out_with_the_reason(
         assert variants["none-none"].metrics["test_accuracy"] == pytest.approx(hits.mean(), abs=1e-9)
     alone = place.run(model, data, *settings, "prune=p1")
     assert (alone.returncode, why in alone.stderr.splitlines()[-1]) == (2, True)
-    trained = place.run(model, data, *settings, "train=short")
-    assert trained.returncode == 2
-    assert trained.stderr.splitlines()[-1].endswith("takes train=none")
+    for option in ("short", "fine_tune"):
+        trained = place.run(model, data, *settings, f"train={option}")
+        assert trained.returncode == 2
+        last = trained.stderr.splitlines()[-1]
+        assert last.startswith(f"error: train={option}: the model is made of Doubled")
+        assert last.endswith("takes train=none")
 
 
 @pytest.mark.parametrize(
