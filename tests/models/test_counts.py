@@ -130,8 +130,8 @@ def known(name: str) -> tuple[Any, tuple[int, int, int]]:
     ("name", "thousands", "millions"),
     [
         ("resnet8", 78, 12.5),  # MLPerf Tiny's: Banbury et al. 2021, arXiv:2106.07597
-        # mobilenet_v2_1.0_96 of https://github.com/tensorflow/models: 56 M, and 3.47 M without batch normalization, which
-        # leaves a bias for each of the 17,056 channels of convolutions that have none.
+        # mobilenet_v2_1.0_96 of https://github.com/tensorflow/models: 56 M, and 3.47 M without batch normalization,
+        # which leaves a bias for each of the 17,056 channels of convolutions that have none.
         ("mobilenet_v2", 3471 + 17, 56.0),
     ],
 )
