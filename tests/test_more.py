@@ -148,9 +148,10 @@ def test_a_sweep_of_a_model_of_ones_own_has_a_row_for_more_training(place: Place
     assert place.stages() == ["more", "p1", "train"]
     assert len({run.tags["digest"] for run in variants.values()}) == 3
     params = variants["more-none"].params
-    assert (params["prune"], params["prune_final_sparsity"], params["epochs"]) == ("more", "0.0", "1")
+    assert (params["prune"], params["prune_final_sparsity"]) == ("more", "0.0")
     stages = {run.name: run for run in place.store().search("tags.kind = 'stage'")}
-    assert stages["train"].params["train"] == "fine_tune"
+    assert (stages["more"].params["epochs"], stages["train"].params["train"]) == ("1", "fine_tune")
+    assert stages["more"].tags["teacher"] == stages["train"].tags["digest"]
     assert "validation_accuracy_before" in stages["train"].metrics
     rows = place.store().json(place.newest_sweep().run_id, "comparison.json")
     assert "Trained on for 1 epoch, and no more: a control" in str(rows)
