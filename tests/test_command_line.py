@@ -132,7 +132,7 @@ def test_a_config_that_is_no_yaml_is_one_line_that_names_it(
 
 def test_help_shows_ones_own_options_too(mine: Path, place: Place) -> None:
     shown = place.run("--config-dir", str(mine), "--help").stdout
-    assert "  prune=none (default), as_trained, magnitude, own, p1, p2\n" in shown
+    assert "  prune=none (default), as_trained, magnitude, more, own, p1, p2\n" in shown
     assert "  +study=own\n" in shown
 
 

@@ -144,7 +144,7 @@ def test_a_sweep_of_ones_own_methods(place: Place) -> None:
         module.write(f"\n\n{REFUSES}")
     mine = ["--config-dir", "mine"]
     shown = place.run(*mine, "--help").stdout
-    assert "  prune=none (default), magnitude, p1, p2, softer\n" in shown
+    assert "  prune=none (default), magnitude, more, p1, p2, softer\n" in shown
     assert "  +soft=half, none\n" in shown
     assert "  soft=half:\n    strength: 0.5\n" in shown
     told = [*mine, "experiment=both", "prune=none,softer", "soft=none,half", "quant=none", "soft.strength=0.3"]

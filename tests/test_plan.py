@@ -83,7 +83,9 @@ def test_a_group_that_does_nothing_changes_no_name_and_no_key(compose: Compose, 
     shutil.copytree(CONF, tmp_path / "conf")
     shutil.copytree(CONF / "prune", tmp_path / "conf/more", ignore=shutil.ignore_patterns("p?.yaml"))
     config = tmp_path / "conf/config.yaml"
-    text = config.read_text(encoding="utf-8").replace("transforms: [prune]", "transforms: [prune, more]")
+    text = config.read_text(encoding="utf-8").replace(
+        "transforms: [narrow, prune]", "transforms: [narrow, prune, more]"
+    )
     config.write_text(text.replace("  - prune: none\n", "  - prune: none\n  - more: none\n"), encoding="utf-8")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):

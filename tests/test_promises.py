@@ -52,7 +52,7 @@ def pruned(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stages")
     dense, _ = done(config.train, config, None, folder / "train")
     assert promised(dense) == {}
-    return done(config.transforms[0], config, dense, folder / "prune")[0]
+    return done(config.steps["prune"], config, dense, folder / "prune")[0]
 
 
 def test_a_pruned_checkpoint_carries_its_zeros_in_its_file_and_in_its_run(pruned: Path) -> None:

@@ -243,4 +243,4 @@ def test_the_usual_policy_takes_some_layer_of_each_own_architecture(name: str) -
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = default_composer()([f"model={name}", "prune=p2"])
     built = config.model.function(config.model.settings, (32, 32, 3), 10)
-    assert prune.taken(built, config.transforms[0].settings)[0].layers
+    assert prune.taken(built, config.steps["prune"].settings)[0].layers

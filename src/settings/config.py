@@ -149,13 +149,25 @@ def load(
         if group in (*STEPS, *SECTIONS, *transforms[:i]):
             raise UserError(f"transforms={group}: takes config groups of steps between train and quant, each once")
     known = {"transforms", *STEPS, *transforms, *SECTIONS}
-    if unread := sorted(raw.keys() - known - set(variables)):
+    idle = {key for key in choices if _does_nothing(raw.get(key))}
+    unread = sorted(raw.keys() - known - set(variables) - idle)
+    if unread and unread[0] in choices and "_target_" in raw[unread[0]]:
+        raise UserError(
+            f"{unread[0]}={choices[unread[0]]}: transforms does not name it; takes it there, such as "
+            f"'transforms=[{','.join((unread[0], *transforms))}]'"
+        )
+    if unread:
         raise UserError(f"{unread[0]}: no such key; nothing reads it; the top level takes {', '.join(sorted(known))}")
     steps = {group: step(group, raw[group], choices.get(group, "custom")) for group in (*STEPS, *transforms)}
     _check_model(steps)
     checked: dict[str, Any] = {name: check(section, raw[name], name) for name, section in SECTIONS.items()}
     checked |= {group: steps[group] for group in STEPS}
     return Config(transforms=tuple(steps[group] for group in transforms), text=text, **checked)
+
+
+def _does_nothing(raw: Any) -> bool:
+    """Whether it is the option `none` of a group of steps."""
+    return isinstance(raw, Mapping) and raw.get("_target_", 0) is None
 
 
 def _check_model(steps: Mapping[str, Step]) -> None:

@@ -193,3 +193,21 @@ def test_a_policy_that_takes_no_layer_of_an_own_architecture_is_told_before_its_
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: p2-none: prune.layers: takes none of the layers conv1, ")
     assert not (folder / "mlruns/mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("narrow.keep=1e-6", "half-none: narrow.keep=1e-06: takes at least 0.0"),
+        ("narrow.layers.pattern=nothing", "half-none: narrow.layers: takes none of the layers conv1, conv2, "),
+        ("narrow.rules=[{layers:x,keep:0.5}]", "narrow.rules.layers=x: matches none of the layers conv1, conv2, "),
+    ],
+)
+def test_channels_of_an_own_architecture_that_can_not_go_are_told_before_its_training(
+    of_ten: tuple[Place, Path], asked: str, said: str
+) -> None:
+    place, folder = of_ten
+    done = place.run("narrow=half", asked)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {said}")
+    assert not (folder / "mlruns/mlflow.db").exists()

@@ -13,7 +13,7 @@ from src.measure.audit import audit
 from src.models import Architecture, resnet8
 from src.models.checkpoint import save
 
-LONG = pytest.mark.long
+LONG, EXHAUSTIVE = pytest.mark.long, pytest.mark.exhaustive
 
 
 def mixed(keras: Any) -> Any:
@@ -87,7 +87,13 @@ RECURRENT = {  # of 32 units on 8 steps of 24 values, before a dense layer: matr
 @LONG
 @pytest.mark.parametrize(
     ("kind", "version"),
-    [*((kind, "3") for kind in RECURRENT), ("LSTM", "2"), ("GRU", "2")],
+    [
+        ("LSTM", "3"),
+        *(
+            pytest.param(*each, marks=EXHAUSTIVE)
+            for each in (("SimpleRNN", "3"), ("GRU", "3"), ("LSTM", "2"), ("GRU", "2"))
+        ),
+    ],
 )
 def test_a_recurrent_layer_counts_every_step_in_a_loop_in_one_operator_and_unrolled(
     kind: str, version: str, tmp_path: Path
@@ -132,7 +138,7 @@ def known(name: str) -> tuple[Any, tuple[int, int, int]]:
         ("resnet8", 78, 12.5),  # MLPerf Tiny's: Banbury et al. 2021, arXiv:2106.07597
         # mobilenet_v2_1.0_96 of https://github.com/tensorflow/models: 56 M, and 3.47 M without batch normalization,
         # which leaves a bias for each of the 17,056 channels of convolutions that have none.
-        ("mobilenet_v2", 3471 + 17, 56.0),
+        pytest.param("mobilenet_v2", 3471 + 17, 56.0, marks=EXHAUSTIVE),
     ],
 )
 def test_models_have_what_is_published_of_them(name: str, thousands: int, millions: float, tmp_path: Path) -> None:
