@@ -17,7 +17,7 @@ from src.methods.loop import optimise
 from src.methods.masks import Masks
 from src.methods.narrow import scores
 from src.methods.narrow.choice import Choice, Scope
-from src.methods.narrow.coupling import MAKERS, coupling
+from src.methods.narrow.coupling import MAKERS, OUTPUTS, coupling
 from src.methods.narrow.graph import graph
 from src.methods.narrow.groups import Groups, Of
 from src.methods.narrow.rebuild import narrowed, silence
@@ -67,7 +67,7 @@ class ChannelPruning(Fitting):
         return self.keep < 0.1 or self.score == "batch_norm"
 
     def parameters(self) -> dict[str, float]:
-        return {"keep": self.keep}
+        return {"keep": self.keep, **self.distillation.parameters()}
 
 
 class Plan:
@@ -163,7 +163,7 @@ def notes(config: ChannelPruning, model: "tf_keras.Model") -> tuple[str, ...]:
     `keep` takes."""
     plan = Plan(model, config)
     plan.stays(scores.random(plan.groups, 0), config.keep, plan.cost)
-    whole = {path: why for path, why in plan.groups.whole.items() if why != "the outputs"}
+    whole = {path: why for path, why in plan.groups.whole.items() if why != OUTPUTS}
     return (f"Leaves whole {_reasons(whole)}.",) if whole else ()
 
 
@@ -199,4 +199,4 @@ def _reasons(whole: Mapping[str, str]) -> str:
     layers: dict[str, list[str]] = {}
     for path, why in whole.items():
         layers.setdefault(why, []).append(path)
-    return "; ".join(f"{some(paths)} (tied to {why})" for why, paths in layers.items())
+    return "; ".join(f"{some(paths)} ({why})" for why, paths in layers.items())

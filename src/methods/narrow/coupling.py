@@ -14,6 +14,7 @@ import numpy as np
 
 from src.methods.narrow.graph import Call, Graph
 
+OUTPUTS = "the outputs of the model"  # a reason to stay that needs no word
 HELD = 0  # the atom to which what has to stay is tied
 
 MAKERS = (
@@ -98,13 +99,13 @@ def coupling(model: Graph) -> Coupling:
         made = _follow(call, takes, found)
         if made is None:
             for each in takes:
-                found.hold(each.atoms, _named(call))
+                found.hold(each.atoms, f"tied to {_named(call)}")
             _count_other(call, found)
         for name, shape in zip(call.outputs, call.gives, strict=True):
             tensors[name] = made if made is not None else _still(shape)
     found.shapes |= {path: tensors[name] for path, name in model.nested.items()}
     for name in model.outputs:
-        found.hold(tensors[name].atoms, "the outputs")
+        found.hold(tensors[name].atoms, OUTPUTS)
     return found
 
 
@@ -185,7 +186,7 @@ def _kernel(call: Call, takes: Channels, found: Coupling) -> Channels | None:
             makes = found.fresh(gives[axis] or 1)
         slots = found.slots[call.path] = Slots(layer, takes.atoms, makes, call.kind not in DEPTHWISE)
         if not _is_elementwise(layer):
-            found.hold(makes, f"the activation of {call.path}")
+            found.hold(makes, f"tied to one another by the activation of {call.path}")
     else:
         found.tie(slots.takes, takes.atoms)
     places = call.shapes[0] if call.kind.endswith("Transpose") else gives
@@ -229,7 +230,7 @@ def _merged(call: Call, takes: list[Channels], found: Coupling) -> Channels | No
         if len(each.atoms) == len(wide[0].atoms):
             found.tie(wide[0].atoms, each.atoms)
         else:  # one channel for all
-            found.hold(each.atoms, f"{call.path}, which takes it for all channels")
+            found.hold(each.atoms, f"taken for all channels by {call.path}")
     return Channels(rank + axis, wide[0].atoms)
 
 

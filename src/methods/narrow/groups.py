@@ -31,12 +31,14 @@ class Groups:
         self.found = found
         makers = {path: slots for path, slots in found.slots.items() if slots.is_maker}
         held = list(found.held)
-        held += [(slots.makes, "the policy") for path, slots in makers.items() if path not in takes]
+        held += [(slots.makes, "not taken by the policy") for path, slots in makers.items() if path not in takes]
         free = _components(found.atoms, found.ties)
         if ranked is not None:
             scoreless = ~np.isin(free, free[ranked])
-            held += [(slots.makes[scoreless[slots.makes]], "no batch normalization") for slots in makers.values()]
-        reasons = {int(free[HELD]): "the images"}
+            held += [
+                (slots.makes[scoreless[slots.makes]], "scaled by no batch normalization") for slots in makers.values()
+            ]
+        reasons = {int(free[HELD]): "tied to the images"}
         for atoms, why in held:
             for unit in np.unique(free[atoms]):
                 reasons.setdefault(int(unit), why)
