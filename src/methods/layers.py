@@ -147,9 +147,12 @@ def choose(
                 sizes[path] = size
     if not sizes:
         rules = " that no rule spares" if spared else ""
+        spares = {"the first convolution": policy.spare_first_convolution, "the classifier": policy.spare_classifier}
+        named = " and ".join(name for name, is_spared in spares.items() if is_spared)
         raise Unfit(
             f"{key}.layers: takes none of the layers {', '.join(layers)}{rules}: types {', '.join(policy.types)}, "
             f"pattern {policy.pattern!r}, at least {policy.min_share:.1%} of all parameters"
+            f"{', without ' * bool(named)}{named}"
         )
     training = {id(weight) for weight in model.trainable_weights}
     frozen = [path for path in sizes if not training & {id(weight) for weight in weights(layers[path])}]
