@@ -218,7 +218,9 @@ def test_a_narrowed_model_gives_what_the_whole_one_does_without_the_channels(nam
     }.get(name, set())
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(
+    "name", [name if name != "mobilenet_v2" else pytest.param(name, marks=pytest.mark.exhaustive) for name in OWN]
+)
 def test_own_architectures(name: str) -> None:
     plan = check_exact(OWN[name](), replace(HALF, multiple=8, scope="global"))
     assert not plan.groups.whole

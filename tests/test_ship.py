@@ -402,15 +402,12 @@ def test_a_store_of_before_there_were_counts_is_read_as_it_is(twelve, tmp_path: 
         assert row.pop("parameters") == 57_482
         assert row.pop("multiply_adds") > 57_482
     comparison.write_text(json.dumps(whole))
-    again = [sweep.name, twelve[0].newest_sweep().name]
     here(place, "verify", f"sweep={sweep.name}")
     assert f"none-none: {len(MEASURED) + 1} numbers hold" in capsys.readouterr().out
     here(place, "pick", f"sweep={sweep.name}", "register=false", "max_drop=0.9", "max_class_drop=1")
     assert "multiply-adds" not in capsys.readouterr().out
     with pytest.raises(frame.Refused, match="has no multiply_adds"):
         here(place, "pick", f"sweep={sweep.name}", "register=false", "minimize=multiply_adds", "max_drop=0.9")
-    if again[0] != again[1]:
-        here(place, "compare", f"sweep={','.join(again)}")
 
 
 def test_a_flipped_byte_is_found(twelve, capsys: pytest.CaptureFixture[str]) -> None:
