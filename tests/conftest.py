@@ -17,11 +17,15 @@ from pathlib import Path
 import absl.logging
 import artifacts
 import forked
+import numpy as np
 import pytest
 from hydra import compose
 
 from src.cli.compose import composer
-from src.settings.sections import Tracking
+from src.data import Dataset, in_memory
+from src.machine import backend
+from src.methods.task import Task
+from src.settings.sections import Augment, Preprocess, Tracking
 from src.store.artifacts import Record
 from src.store.store import Store
 from src.sweep.variant import Compose
@@ -138,6 +142,16 @@ def wait_for(process: forked.Command | subprocess.Popen[str], text: str) -> str:
         if text in line:
             return "".join(lines)
     raise AssertionError(f"ended without {text!r}: {''.join(lines)}")
+
+
+@pytest.fixture(scope="session")
+def task() -> Task:
+    """Forty small gray images of three classes that can be told apart, in every split."""
+    backend.prepare()
+    rng, labels = np.random.default_rng(0), np.arange(40) % 3
+    images = (rng.integers(0, 100, (40, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8)
+    split = in_memory(images, labels, [str(i) for i in range(40)])
+    return Task(Dataset(split, split, split, tuple("abc"), (8, 8, 1), ""), Preprocess(), Augment(), 0)
 
 
 @pytest.fixture

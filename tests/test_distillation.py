@@ -10,8 +10,7 @@ from conftest import Place, default_composer
 from hydra import initialize_config_dir
 
 from src.cli.compose import CONF
-from src.data import Dataset, in_memory, preprocess
-from src.machine import backend
+from src.data import preprocess
 from src.methods import batches, prune
 from src.methods.distillation import Distillation, divergence, teacher, with_teacher
 from src.methods.layers import Layers
@@ -42,15 +41,6 @@ PRUNING = MagnitudePruning(
     layers=Layers(types=("Conv2D",), spare_first_convolution=False),
 )
 AUGMENTED = (Augment(flip=True), Augment(shift=0.2), Augment(rotation=9), Augment(mixup=0.4))
-
-
-@pytest.fixture(scope="module")
-def task() -> Task:
-    backend.prepare()
-    rng, labels = np.random.default_rng(0), np.arange(40) % 3
-    images = (rng.integers(0, 100, (40, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8)
-    split = in_memory(images, labels, [str(i) for i in range(40)])
-    return Task(Dataset(split, split, split, tuple("abc"), (8, 8, 1), ""), Preprocess(), Augment(), 0)
 
 
 def dense(keras: Any, folder: Path, outputs: int = 3, activation: str | None = "softmax") -> Path:

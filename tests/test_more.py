@@ -10,7 +10,6 @@ from conftest import Place, default_composer
 from hydra import initialize_config_dir
 
 from src.cli.compose import CONF
-from src.data import Dataset, in_memory
 from src.machine import backend
 from src.methods import more, train
 from src.methods.fitting import Fitting
@@ -22,20 +21,10 @@ from src.models.checkpoint import restore, save
 from src.models.promises import Promise
 from src.settings.check import UserError
 from src.settings.config import Config
-from src.settings.sections import Augment, Preprocess
 from src.store.artifacts import sha256
 
 MORE = More(epochs=2, batch_size=10, learning_rate=1e-3)
 GENTLE = FineTune(epochs=2, batch_size=10, learning_rate=1e-4)
-
-
-@pytest.fixture(scope="module")
-def task() -> Task:
-    backend.prepare()
-    rng, labels = np.random.default_rng(0), np.arange(40) % 3
-    images = (rng.integers(0, 100, (40, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8)
-    split = in_memory(images, labels, [str(i) for i in range(40)])
-    return Task(Dataset(split, split, split, tuple("abc"), (8, 8, 1), ""), Preprocess(), Augment(), 0)
 
 
 @pytest.fixture(scope="module")

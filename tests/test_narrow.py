@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,13 +15,15 @@ import tf_keras
 from conftest import Place, wait_for
 
 from src.methods.layers import Layers
-from src.methods.narrow import ChannelPruning, ChannelRule, Plan, notes, scores
+from src.methods.narrow import ChannelPruning, ChannelRule, Plan, channels, notes, scores
 from src.methods.narrow.coupling import MAKERS
 from src.methods.narrow.rebuild import narrowed, silence
+from src.methods.task import Task
 from src.models import Architecture, ds_cnn, mobilenet_v2, resnet8, small_cnn
-from src.models.checkpoint import leaves
+from src.models.checkpoint import leaves, promise, restore, save
 from src.models.kerases import keras_of
 from src.models.mobilenet_v2 import MobileNetV2
+from src.models.promises import Promise, carried
 from src.settings.check import Unfit, UserError
 from src.store.names import PROMISES
 
@@ -343,6 +346,20 @@ def test_only_what_batch_normalization_scales_goes_by_its_scales() -> None:
     plan = Plan(model, replace(HALF, score="batch_norm"))
     assert [group.layers for group in plan.groups.groups] == [("a",)]
     assert plan.groups.whole["b"] == "scaled by no batch normalization"
+
+
+def test_zeros_that_were_promised_stay_and_are_promised_of_what_is_left(task: Task, tmp_path: Path) -> None:
+    layers = [tf_keras.Input((8, 8, 1)), tf_keras.layers.Conv2D(8, 3, name="conv"), tf_keras.layers.Flatten()]
+    model = tf_keras.Sequential([*layers, tf_keras.layers.Dense(3, activation="softmax")])
+    kernel, bias = model.get_layer("conv").get_weights()
+    kernel[0] = 0
+    model.get_layer("conv").set_weights([kernel, bias])
+    save(model, tmp_path / "dense.h5")
+    promises = {"conv": Promise(zeros=24)}
+    done = channels(HALF, tmp_path / "dense.h5", replace(task, promises=promises), tmp_path / "half.h5")
+    assert done.promises == {"conv": Promise(zeros=12, channels=4)}
+    assert not restore(tmp_path / "half.h5").get_layer("conv").get_weights()[0][0].any()
+    promise(tmp_path / "half.h5", carried(promises, done.ended, done.promises))
 
 
 def test_a_sweep_that_is_killed_while_it_narrows_goes_on_to_the_same_bytes(

@@ -12,8 +12,6 @@ from conftest import ROOT, default_composer
 from hydra import initialize_config_dir
 
 from src.cli.compose import CONF
-from src.data import Dataset, in_memory
-from src.machine import backend
 from src.methods import augment, loop, train
 from src.methods.task import Task
 from src.methods.train import Train
@@ -21,7 +19,7 @@ from src.models import Architecture, small_cnn
 from src.pipeline import checking, work
 from src.pipeline.code import code_version
 from src.settings.check import UserError
-from src.settings.sections import Augment, Preprocess
+from src.settings.sections import Augment
 from src.store.artifacts import sha256
 from src.sweep.variant import expand
 
@@ -47,15 +45,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path / "mine.py"
     sys.modules.pop("mine", None)
-
-
-@pytest.fixture
-def task() -> Task:
-    backend.prepare()
-    rng, labels = np.random.default_rng(0), np.arange(40) % 3
-    images = (rng.integers(0, 100, (40, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8)
-    split = in_memory(images, labels, [str(i) for i in range(40)])
-    return Task(Dataset(split, split, split, tuple("abc"), (8, 8, 1), ""), Preprocess(), Augment(), 0)
 
 
 def test_both_are_trained_with_and_one_seed_gives_the_same_bytes(module: Path, task: Task, tmp_path: Path) -> None:

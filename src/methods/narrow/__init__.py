@@ -1,7 +1,7 @@
 """Narrowing: a checkpoint without some of its channels and the multiply-adds of those, fine-tuned."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,7 +14,7 @@ from src.data import preprocess
 from src.methods.fitting import Fitting
 from src.methods.layers import Layers, Rule, choose, first_matches, some, with_kernels
 from src.methods.loop import optimise
-from src.methods.masks import Masks
+from src.methods.masks import Masks, held
 from src.methods.narrow import scores
 from src.methods.narrow.choice import Choice, Scope
 from src.methods.narrow.coupling import MAKERS, OUTPUTS, coupling
@@ -112,6 +112,7 @@ def channels(config: ChannelPruning, parent: Path, task: Task, checkpoint: Path)
     model = restore(parent)
     sizes = _channels(model)
     whole = Plan(model, config).cost
+    zeros = {path: Promise(zeros=promise.zeros) for path, promise in task.promises.items() if promise.zeros}
     history: list[dict[str, float]] = []
     kept = 1.0
     for step in range(config.steps):
@@ -123,8 +124,8 @@ def channels(config: ChannelPruning, parent: Path, task: Task, checkpoint: Path)
         log.info("  keeps %.1f %% of the %s", 100 * kept, config.of.replace("_", "-"))
         epochs = config.epochs * (step + 1) // config.steps - config.epochs * step // config.steps
         of_step = replace(config, steps=1, epochs=epochs, warmup_epochs=config.warmup_epochs * epochs / config.epochs)
-        held = [path for path, promise in task.promises.items() if promise.zeros]
-        for epoch in optimise(model, task, of_step, _masks(model, held)):
+        masked = held(model, zeros, "narrow")
+        for epoch in optimise(model, task, of_step, Masks({}, {}, 0, masked) if masked else None):
             history.append({**epoch, "epoch": len(history)})
     save(model, checkpoint)
     changed = {path: count for path, count in _channels(model).items() if count != sizes[path]}
@@ -136,9 +137,9 @@ def channels(config: ChannelPruning, parent: Path, task: Task, checkpoint: Path)
             "narrowed": ", ".join(f"{path} {sizes[path]} → {count}" for path, count in changed.items()) or "none",
             "not_narrowed": _reasons(plan.groups.whole) or "none",
         },
-        promises=_promises(model, changed, held),
+        promises=_promises(model, changed, zeros),
         ended=(
-            Ended("zeros", "some went with their channels, and those that are left are promised anew", tuple(held)),
+            Ended("zeros", "some went with their channels, and those that are left are promised anew", tuple(zeros)),
             Ended("distinct", "fine-tuning moves values apart"),
         ),
     )
@@ -182,16 +183,11 @@ def _channels(model: "tf_keras.Model") -> dict[str, int]:
     return {path: show(layer).channels or 0 for path, layer in with_kernels(model).items()}
 
 
-def _promises(model: "tf_keras.Model", changed: Mapping[str, int], held: list[str]) -> dict[str, Promise]:
+def _promises(model: "tf_keras.Model", changed: Mapping[str, int], before: Collection[str]) -> dict[str, Promise]:
+    """The channels of what has `changed`, and the zeros of layers of which some were promised `before`."""
     layers = leaves(model)
-    zeros = {path: show(layers[path]).zeros for path in held}
+    zeros = {path: show(layers[path]).zeros for path in before}
     return {path: Promise(zeros=zeros.get(path), channels=changed.get(path)) for path in {**changed, **zeros}}
-
-
-def _masks(model: "tf_keras.Model", held: list[str]) -> Masks | None:
-    layers = leaves(model)
-    weights = [weight for path in held for weight in kernels(layers[path])]
-    return Masks({}, {}, 1, weights) if weights else None
 
 
 def _reasons(whole: Mapping[str, str]) -> str:
